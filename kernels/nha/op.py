@@ -1,0 +1,130 @@
+"""`nha_attention`: the front door of the operator. Checks the arguments, chooses a backend once, and calls it.
+
+from kernels import nha_attention
+out, state = nha_attention(q, k, v, g, window=64, return_state=True)
+out, state = nha_attention(q1, k1, v1, g1, window=64, state=state, return_state=True)   # goes on
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.nha.checks import check_count, check_cu_seqlens, check_nha, check_qkv, check_rotary, check_state
+from kernels.nha.chunked import chunked
+from kernels.nha.reference import recurrent
+from kernels.nha.state import NHAState
+from kernels.rotary import turn
+
+BACKENDS = ("recurrent", "chunked", "triton", "auto")
+
+
+def resolve_backend(backend: str, device: torch.device) -> str:
+    """The backend that a call takes: the one asked for, or the best for the device. ValueError where it cannot be had."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
+    if backend == "triton":
+        raise ValueError("backend 'triton' is not part of this version; use 'chunked' (any device), or 'auto'")
+    return "chunked" if backend == "auto" else backend
+
+
+def nha_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    window: int | None,
+    *,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    slot_q: Tensor | None = None,
+    slot_k: Tensor | None = None,
+    slot_bias: Tensor | None = None,
+    slot_delay: int | None = None,
+    scale: float | None = None,
+    empty_slots: str = "mask",
+    cu_seqlens: Tensor | None = None,
+    state: NHAState | None = None,
+    return_state: bool = False,
+    return_lse: bool = False,
+    backend: str = "auto",
+):
+    """Native Hybrid Attention: one softmax over gated slots and the last `window` tokens (arXiv 2510.07019).
+
+    Args:
+        q: queries [B, T, HQ, K]; fp16, bf16, fp32 or fp64. Arithmetic is in fp32, or fp64 where the inputs are.
+        k: keys [B, T, H, K], HQ a multiple of H: the query heads of one group share k, v and slots.
+        v: values [B, T, H, V].
+        g: log decays [B, T, H, M], <= 0, any floating dtype, M from 1 to 256.
+        window: tokens attended to as they are, the current one included; 0 is gated slot attention; None is causal softmax
+            attention over everything, without slots.
+        rotary: (cos, sin), each [T, K/2] (or [B, T, K/2] where sequences stand at unlike positions), rotate-half; turns q
+            and k for the window only. Going on from a state it covers the new tokens alone.
+        slot_q: what the slots meet instead of q, same shape as q.
+        slot_k: what the slots store instead of k, same shape as k.
+        slot_bias: [HQ], added to the slots' logits.
+        slot_delay: steps after which a token enters the slots; None: `window`; 0: at once, so that slots and window overlap.
+        scale: of both parts' logits; None: K ** -0.5.
+        empty_slots: "mask": slots take no part until a token has entered them; "sink": they score 0 with value 0.
+        cu_seqlens: [N + 1] int32, bounds of packed sequences; then B == 1.
+        state: where an earlier call with the same window and slot_delay ended; [N, ...] with cu_seqlens.
+        return_state, return_lse: whether to return the state; and (lse_slots, lse_window), each [B, T, HQ], fp32 (fp64
+            where the inputs are), -inf where that part is empty.
+        backend: "recurrent" (the definition), "chunked" (plain torch), "triton", or "auto".
+
+    Returns:
+        (out [B, T, HQ, V] in q's dtype, NHAState or None), and the pair of log-sum-exps third where asked for.
+
+    Raises:
+        ValueError: a wrong shape, dtype or device, a positive g (checked on the CPU alone), settings unlike the state's.
+    """
+    check_qkv(q, k, v)
+    check_nha(q, k, v, g, slot_q, slot_k, slot_bias, empty_slots)
+    check_count("window", window, "causal softmax attention over everything")
+    check_count("slot_delay", slot_delay, "the window")
+    check_rotary(rotary, q)
+    check_cu_seqlens(cu_seqlens, q)
+    delay = (window or 0) if slot_delay is None else slot_delay
+    check_state(state, q, v, g.shape[-1], k.shape[2], window, delay, cu_seqlens, rotary)
+    chosen = resolve_backend(backend, q.device)
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+
+    settings = {
+        "window": window,
+        "delay": delay,
+        "rotary": rotary,
+        "slot_q": slot_q,
+        "slot_k": slot_k,
+        "slot_bias": slot_bias,
+        "scale": scale,
+        "empty_slots": empty_slots,
+        "cu_seqlens": cu_seqlens,
+        "state": state,
+    }
+    if chosen == "recurrent":
+        out, after, lse = recurrent(q, k, v, g, **settings)
+        after = after if return_state else None
+    elif not (return_state or return_lse) and _is_softmax(window, delay, empty_slots, cu_seqlens, state, q.shape[1]):
+        out, after, lse = causal_softmax(q, k, v, rotary, scale), None, None
+    else:
+        out, make_state, lse = chunked(q, k, v, g, **settings, with_lse=return_lse)
+        after = make_state() if return_state else None
+    return (out, after, lse) if return_lse else (out, after)
+
+
+def _is_softmax(window, delay, empty_slots, cu_seqlens, state, time: int) -> bool:
+    """Whether the call is plain causal softmax attention: every token in the window, and none in the slots."""
+    if cu_seqlens is not None or state is not None:
+        return False
+    return window is None or (window >= time and delay >= time and empty_slots == "mask")
+
+
+def causal_softmax(q: Tensor, k: Tensor, v: Tensor, rotary, scale: float) -> Tensor:
+    """Causal softmax attention by torch's own kernel; shapes as in `nha_attention`."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if rotary is not None:
+        cos, sin = (x.to(torch.promote_types(q.dtype, torch.float32)) for x in rotary)
+        cos, sin = (x if x.dim() == 2 else x[:, None] for x in (cos, sin))
+        q, k = turn(q, cos, sin).to(q.dtype), turn(k, cos, sin).to(k.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    return out.transpose(1, 2)

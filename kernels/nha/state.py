@@ -1,0 +1,104 @@
+"""What NHA keeps between two calls: the slots, and the last tokens in a ring.
+
+Legend: N sequences, H key-value heads, M slots, R ring size, K and V head dimensions, w window.
+
+Token j of a sequence lies at position ``j % R`` of the ring, so a decode step writes one position and moves nothing.
+R is max(window, slot_delay), or less while fewer tokens have been seen. A ring position no token has reached yet holds
+zeros, which are harmless: a log decay of zero neither decays nor writes.
+
+    state = nha_attention(q, k, v, g, 64, return_state=True)[1]
+    state.nbytes(), state.seen
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+RING_FIELDS = ("k", "v", "g", "raw_k", "cos", "sin")
+
+
+@dataclass(frozen=True)
+class NHAState:
+    """State of N sequences after some tokens. Its size does not depend on how many (window None apart, which keeps all).
+
+    slot_k [N, H, M, K], slot_v [N, H, M, V]: the slots, fp32 (fp64 where the inputs are).
+    k [N, H, R, K]: the ring's keys as the window meets them (turned by the rotary embedding); v [N, H, R, V];
+    g [N, H, R, M]: the log decays with which they will enter the slots.
+    raw_k [N, H, R, K] or None: what will enter the slots, kept only where it is not `k` turned back (`slot_k` was given).
+    cos, sin [N, R, K/2] or None: the rotary angles that turned `k`.
+    seen [N] int64: tokens seen by each sequence.
+    window, delay: the settings it was made under; going on under others is refused.
+    """
+
+    slot_k: Tensor
+    slot_v: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    seen: Tensor
+    window: int | None
+    delay: int
+    raw_k: Tensor | None = None
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+
+    @property
+    def ring_size(self) -> int:
+        """R, in tokens."""
+        return self.k.shape[2]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by its field's name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors held."""
+        return sum(t.numel() * t.element_size() for t in self.tensors().values())
+
+    def index_select(self, index: Tensor) -> NHAState:
+        """The state of sequences `index` [N'] (int64), in that order; repeats allowed (beams, shared prefixes)."""
+        return replace(self, **{name: t.index_select(0, index.to(t.device)) for name, t in self.tensors().items()})
+
+    def chronological(self) -> dict[str, Tensor]:
+        """The ring's tensors with the newest token last (time is dim -2); positions never reached come first, as zeros."""
+        size = self.ring_size
+        position = self.seen[:, None] - size + torch.arange(size, device=self.seen.device)
+        order = position % max(size, 1)
+        out = {}
+        for name in RING_FIELDS:
+            ring = getattr(self, name)
+            if ring is not None:
+                index = order if ring.dim() == 3 else order[:, None]
+                out[name] = ring.gather(-2, index[..., None].expand(ring.shape))
+        return out
+
+
+def advance_ring(
+    ring: Tensor | None, chronological: Tensor | None, new: Tensor, seen: Tensor, lengths: Tensor, size: int
+) -> Tensor:
+    """A ring of `size` positions after `new` tokens, right-padded, time at dim -2.
+
+    ring, chronological: before (or None at a start), [N, ..., R, D]; new [N, ..., T, D]; seen [N] before; lengths [N].
+    """
+    if ring is not None and new.shape[-2] == 1 and ring.shape[-2] == size:
+        # The decode step: one position of each sequence changes, unless the sequence has no new token here.
+        slot = (seen % max(size, 1)).view(-1, *[1] * (new.dim() - 1)).expand(new.shape)
+        keep = (lengths == 0).view(-1, *[1] * (new.dim() - 1))
+        return ring.scatter(-2, slot, torch.where(keep, ring.gather(-2, slot), new.to(ring.dtype))) if size else ring
+    history = new if chronological is None else torch.cat([chronological.to(new.dtype), new], dim=-2)
+    before = history.shape[-2] - new.shape[-2]
+    total = seen + lengths
+    # Ring position p holds the newest token j < total with j % size == p.
+    place = torch.arange(size, device=seen.device)
+    token = place + (total[:, None] - 1 - place).div(max(size, 1), rounding_mode="floor") * size
+    index = token - seen[:, None] + before
+    valid = (token >= 0) & (index >= 0)
+    shape = (seen.shape[0], *[1] * (new.dim() - 3), size, 1)
+    taken = history.gather(
+        -2, index.clamp(0, max(history.shape[-2] - 1, 0)).view(shape).expand(*new.shape[:-2], size, new.shape[-1])
+    )
+    return torch.where(valid.view(shape), taken, taken.new_zeros(()))

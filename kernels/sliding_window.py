@@ -1,0 +1,59 @@
+"""Sliding-window attention alone: causal softmax over the last w tokens. The control that shows what NHA's slots bring.
+
+It is NHA's walk without slots, so the two differ in nothing else, and its state is an `NHAState` with M = 0.
+
+    from kernels import sliding_window_attention
+    out, state = sliding_window_attention(q, k, v, window=64, return_state=True)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kernels.nha.checks import check_count, check_cu_seqlens, check_qkv, check_rotary, check_state
+from kernels.nha.chunked import chunked
+from kernels.nha.state import NHAState
+
+
+def sliding_window_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    *,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    scale: float | None = None,
+    cu_seqlens: Tensor | None = None,
+    state: NHAState | None = None,
+    return_state: bool = False,
+) -> tuple[Tensor, NHAState | None]:
+    """Causal attention over the last `window` >= 1 tokens, the current one included.
+
+    q [B, T, HQ, K], k [B, T, H, K], v [B, T, H, V] and the other arguments as in `nha_attention`.
+    Returns (out [B, T, HQ, V], NHAState or None). Raises ValueError as `nha_attention` does, and for a window of 0 or None.
+    """
+    check_qkv(q, k, v)
+    check_count("window", window, "not possible here")
+    if not window:
+        raise ValueError(f"window is {window!r}; wanted an int >= 1")
+    check_rotary(rotary, q)
+    check_cu_seqlens(cu_seqlens, q)
+    check_state(state, q, v, 0, k.shape[2], window, window, cu_seqlens, rotary)
+    no_gates = q.new_empty(*k.shape[:3], 0)
+    out, make_state, _ = chunked(
+        q,
+        k,
+        v,
+        no_gates,
+        window=window,
+        delay=window,
+        rotary=rotary,
+        slot_q=None,
+        slot_k=None,
+        slot_bias=None,
+        scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
+        empty_slots="mask",
+        cu_seqlens=cu_seqlens,
+        state=state,
+    )
+    return out, make_state() if return_state else None
