@@ -1,0 +1,101 @@
+"""The configuration of every model here: a Llama's fields, and for each layer its mixer and its window.
+
+NHAConfig(num_hidden_layers=4, mixers=["nha", "nha", "attention", "nha"], windows=[64, 64, None, 16])
+"""
+
+from __future__ import annotations
+
+from transformers import LlamaConfig
+
+from models.mixers import mixer_class
+
+EMPTY_SLOTS = ("mask", "sink")
+ACTIVATIONS = (None, "silu")
+
+
+class NHAConfig(LlamaConfig):
+    """LlamaConfig's fields, and those below. Raises ValueError for a setting out of its range.
+
+    The defaults are the settings of a converted pretrained model: no activation, norm or feature map, and rotary for the
+    window only; the from-scratch layers of the papers set their own (`models.presets`).
+    """
+
+    model_type = "nha"
+
+    # One name of models.mixers a layer; a single name stands for all layers.
+    mixers: list[str] | str | None = "nha"
+    # One a layer: tokens (int >= 0), or None for all of them and for mixers without a window. A single value for all.
+    windows: list[int | None] | int | None = None
+    # Slots a key-value head, 1 to 256.
+    num_slots: int = 64
+    # tau in log a = logsigmoid(f) / tau: larger is slower.
+    gate_logit_normalizer: float = 8.0
+    # Whether the gate's projection has a bias.
+    gate_bias: bool = True
+    # Where the gate's bias starts; 5 makes a slot forget over about a thousand tokens at tau = 8.
+    gate_bias_init: float = 5.0
+    # None or "silu", on q and k as the slots meet and store them.
+    feature_map: str | None = None
+    # None or "silu", on v.
+    value_activation: str | None = None
+    # None or "silu", on the attention's output, before its norm.
+    output_activation: str | None = None
+    # Whether an RMSNorm over the whole hidden vector stands before o_proj.
+    output_norm: bool = False
+    # Of the logits; None: head_dim ** -0.5.
+    attention_scale: float | None = None
+    # Whether a token enters the slots at once, so that slots and window overlap, and not when it leaves the window.
+    slot_overlap: bool = False
+    # "mask" or "sink", as in kernels.nha_attention.
+    empty_slots: str = "mask"
+    # RMSNorm on each head's q and k (Qwen3).
+    qk_norm: bool = False
+    # Bias of o_proj; None: as attention_bias (Qwen2 has biases on q, k and v alone).
+    attention_output_bias: bool | None = None
+
+    def __post_init__(self, **kwargs):
+        layers = self.num_hidden_layers
+        if isinstance(self.mixers, str):
+            self.mixers = [self.mixers] * layers
+        if not isinstance(self.windows, list | tuple):
+            self.windows = [self.windows] * layers
+        self.windows = list(self.windows)
+        if self.attention_output_bias is None:
+            self.attention_output_bias = self.attention_bias
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def validate_architecture(self):
+        """Heads need not divide the hidden size (Qwen3's do not), so Llama's check does not apply."""
+
+    def _check(self) -> None:
+        layers = self.num_hidden_layers
+        for name in ("mixers", "windows"):
+            value = getattr(self, name)
+            if len(value) != layers:
+                raise ValueError(f"{name} has {len(value)} entries; wanted one for each of the {layers} layers")
+        for i, (mixer, window) in enumerate(zip(self.mixers, self.windows, strict=True)):
+            check_window(mixer, window, i)
+        if not 1 <= self.num_slots <= 256:
+            raise ValueError(f"num_slots is {self.num_slots}; wanted 1 to 256")
+        if self.gate_logit_normalizer <= 0:
+            raise ValueError(f"gate_logit_normalizer is {self.gate_logit_normalizer}; wanted a positive number")
+        if self.empty_slots not in EMPTY_SLOTS:
+            raise ValueError(f"empty_slots is {self.empty_slots!r}; wanted one of {EMPTY_SLOTS}")
+        for name in ("feature_map", "value_activation", "output_activation"):
+            if getattr(self, name) not in ACTIVATIONS:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; wanted one of {ACTIVATIONS}")
+        if self.num_attention_heads % self.num_key_value_heads:
+            heads = f"{self.num_attention_heads} query and {self.num_key_value_heads} key-value heads"
+            raise ValueError(f"{heads}; wanted the first to be a multiple of the second")
+
+
+def check_window(mixer: str, window: object, layer: int) -> None:
+    """ValueError unless `window` is one that layer `layer`'s mixer can have."""
+    if window is None:
+        return
+    if not mixer_class(mixer).has_window:
+        raise ValueError(f"layer {layer} has the mixer {mixer!r}, which has no window; wanted None, given {window!r}")
+    lowest = mixer_class(mixer).smallest_window
+    if isinstance(window, bool) or not isinstance(window, int) or window < lowest:
+        raise ValueError(f"the window of layer {layer} ({mixer}) is {window!r}; wanted an int >= {lowest}, or None for full")

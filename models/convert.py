@@ -1,0 +1,146 @@
+"""Pretrained Llama-family checkpoints turned into this package's decoder: weights load by name, gates are made.
+
+A gate's projection starts from k_proj: slot m of a head takes that head's row floor(m K / M) (for M = K, row m), times
+`gate_scale`, with a bias of `gate_bias_init`, so that slots differ in what makes them forget and all start slow. At full
+windows the gates play no part and the model is its base exactly.
+
+    model = convert_pretrained("path/to/checkpoint", mixer="nha", windows=64)
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from models.configuration import NHAConfig
+from models.errors import ModelUnavailable
+from models.modeling import NHAForCausalLM
+
+# What differs from Llama in the checkpoints of a family that keeps Llama's names.
+FAMILIES = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {"attention_bias": True, "attention_output_bias": False},
+    "qwen3": {"qk_norm": True},
+}
+OWN_FIELDS = ("model_type", "architectures", "layer_types", "transformers_version", "auto_map", "quantization_config")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A torch dtype from its name. ValueError for another name."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; wanted one of {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def convert_pretrained(
+    path: str | Path,
+    *,
+    mixer: str | list[str] = "nha",
+    windows: int | list[int | None] | None = None,
+    num_slots: int | None = None,
+    gate_scale: float = 1.0,
+    dtype: str | torch.dtype = "float32",
+    **options,
+) -> NHAForCausalLM:
+    """A pretrained checkpoint as an `NHAForCausalLM`, in memory, in eval mode.
+
+    Args:
+        path: folder of a Llama, Mistral, SmolLM2, Qwen2 or Qwen3 checkpoint, in safetensors.
+        mixer: a name of `models.mixers` for all layers, or one a layer.
+        windows: tokens, one for all or one a layer; None: full, which is the base model exactly.
+        num_slots: slots a key-value head; None: as many as the head has dimensions.
+        gate_scale: of the rows of k_proj that the gates start from.
+        dtype: of the weights.
+        options: further fields of `NHAConfig`.
+
+    Raises:
+        ModelUnavailable: not a checkpoint, one that cannot be read, another family, or weights that do not fit.
+    """
+    base = read_config(path)
+    if base.model_type not in FAMILIES:
+        wanted = ", ".join(FAMILIES)
+        raise ModelUnavailable(f"{path} holds a model of type {base.model_type!r}; wanted one of {wanted}, or nha")
+    fields = {name: value for name, value in base.to_dict().items() if name not in OWN_FIELDS}
+    if getattr(base, "use_sliding_window", False) or (base.model_type == "mistral" and base.sliding_window):
+        # Windows as trained stay, unless the caller sets others.
+        windows = base.sliding_window if windows is None else windows
+    head_dim = getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
+    fields |= {"head_dim": head_dim, "mixers": mixer, "windows": windows, "num_slots": num_slots or min(head_dim, 256)}
+    config = NHAConfig(**(fields | FAMILIES[base.model_type] | options))
+    model, missing = load_weights(path, config, as_dtype(dtype))
+    wrong = [name for name in missing if ".g_proj." not in name]
+    if wrong:
+        raise ModelUnavailable(f"{path} lacks the weights {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
+    for layer in model.decoder_layers:
+        if hasattr(layer.self_attn, "g_proj"):
+            _start_gate_from_keys(layer.self_attn, gate_scale)
+    return model
+
+
+@torch.no_grad()
+def _start_gate_from_keys(mixer: nn.Module, gate_scale: float) -> None:
+    slots, heads, dim = mixer.slots, mixer.heads, mixer.head_dim
+    row = torch.arange(slots) * dim // slots
+    keys = mixer.k_proj.weight.unflatten(0, (heads, dim))
+    mixer.g_proj.weight.copy_(gate_scale * keys[:, row].flatten(0, 1))
+    mixer.start_gate()
+
+
+def read_config(path: str | Path):
+    """The configuration of a checkpoint folder. ModelUnavailable, in one line, where there is none to be read."""
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise ModelUnavailable(f"{path} is not a checkpoint folder: it has no config.json")
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        if not isinstance(kind, str):
+            raise ValueError("it names no model_type")
+        return NHAConfig.from_pretrained(path) if kind == "nha" else AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (ValueError, OSError, TypeError, AttributeError, KeyError) as error:
+        raise ModelUnavailable(f"{file} cannot be read: {_one_line(error)}") from error
+
+
+def load_weights(path: str | Path, config: NHAConfig, dtype: torch.dtype) -> tuple[NHAForCausalLM, list[str]]:
+    """The model of `config` with a folder's safetensors, and the names of the weights that the folder does not hold.
+
+    Raises ModelUnavailable where a file is corrupt, only pickles are there, or a shape does not fit.
+    """
+    if not list(Path(path).glob("*.safetensors")):
+        raise ModelUnavailable(f"{path} holds no *.safetensors; wanted weights in that format (pickles are not read)")
+    try:
+        with _quiet():
+            model, info = NHAForCausalLM.from_pretrained(
+                path, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True
+            )
+    except Exception as error:
+        # Whatever a broken file makes the readers raise (safetensors, json, torch): the user's word is the same.
+        raise ModelUnavailable(f"the weights in {path} cannot be read: {_one_line(error)}") from error
+    return model.eval(), sorted(info["missing_keys"])
+
+
+@contextmanager
+def _quiet():
+    """Transformers warns of the gates as newly initialised weights, which is the plan here, and draws a bar of its own."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,67 @@
+"""Pieces that mixers share: the projections into heads, and the decoder layer around a mixer.
+
+Legend: B rows, T time, HQ query heads, H key-value heads, K head dimension.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+
+from models.batch import Batch
+from models.cache import NHACache
+from models.mixers import mixer_class
+
+ACTIVATIONS = {None: nn.Identity, "silu": nn.SiLU}
+
+
+class HeadProjections(nn.Module):
+    """q_proj, k_proj, v_proj and o_proj under the names that Llama, Mistral, Qwen2 and Qwen3 checkpoints give them."""
+
+    def __init__(self, config, layer_idx: int):
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.query_heads, self.heads = config.num_attention_heads, config.num_key_value_heads
+        hidden, bias = config.hidden_size, config.attention_bias
+        self.q_proj = nn.Linear(hidden, self.query_heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(self.query_heads * self.head_dim, hidden, bias=config.attention_output_bias)
+        norm = (lambda: LlamaRMSNorm(self.head_dim, config.rms_norm_eps)) if config.qk_norm else nn.Identity
+        self.q_norm, self.k_norm = norm(), norm()
+        self.value_activation = ACTIVATIONS[config.value_activation]()
+        width = self.query_heads * self.head_dim
+        self.output_activation = ACTIVATIONS[config.output_activation]()
+        self.output_norm = LlamaRMSNorm(width, config.rms_norm_eps) if config.output_norm else nn.Identity()
+        self.scale = self.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden]."""
+        q = self.q_norm(self.q_proj(x).unflatten(-1, (self.query_heads, self.head_dim)))
+        k = self.k_norm(self.k_proj(x).unflatten(-1, (self.heads, self.head_dim)))
+        v = self.value_activation(self.v_proj(x)).unflatten(-1, (self.heads, self.head_dim))
+        return q, k, v
+
+    def out_of(self, o: Tensor) -> Tensor:
+        """[B, T, hidden] of the attention's output o [B, T, HQ, K]."""
+        return self.o_proj(self.output_norm(self.output_activation(o.flatten(-2))))
+
+
+class DecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm mixer, pre-norm SwiGLU. The mixer is `self_attn`, the name under which checkpoints keep its weights."""
+
+    def __init__(self, config, layer_idx: int):
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.self_attn = mixer_class(config.mixers[layer_idx])(config, layer_idx)
+        self.mlp = LlamaMLP(config)
+        self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, hidden_states: Tensor, batch: Batch, past_key_values: NHACache | None = None) -> Tensor:
+        """hidden_states [B, T, hidden] -> the same shape."""
+        cache = None if past_key_values is None else past_key_values.layers[self.layer_idx]
+        hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), batch, cache)
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))

@@ -1,0 +1,80 @@
+"""Softmax attention with rotary embedding: over everything (window None), or over the last `window` tokens alone.
+
+Full attention runs on torch's SDPA and keeps every key; a window runs on `kernels.sliding_window_attention` and keeps a
+state of constant size. Full attention is also what an NHA layer becomes when its window is None.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from kernels import sliding_window_attention
+from kernels.rotary import turn
+from models.batch import Batch
+from models.cache import StateLayer
+from models.layers import HeadProjections
+
+
+class FullAttention(HeadProjections):
+    """What mixers with a window share: softmax attention over everything, once that window is None."""
+
+    has_window = True
+
+    def __init__(self, config, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.window = config.windows[layer_idx]
+
+    def new_cache(self):
+        return DynamicLayer() if self.window is None else StateLayer()
+
+    def everything(self, q: Tensor, k: Tensor, v: Tensor, batch: Batch, cache: DynamicLayer | None) -> Tensor:
+        """q [B, T, HQ, K], k, v [B, T, H, K] -> [B, T, HQ, K], by torch's own kernel."""
+        cos, sin = batch.cos[:, None], batch.sin[:, None]
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        q, k = turn(q, cos, sin), turn(k, cos, sin)
+        if cache is not None:
+            k, v = cache.update(k, v)
+        causal = batch.attends is None and batch.new > 1
+        shared = self.query_heads != self.heads
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=batch.attends, is_causal=causal, scale=self.scale, enable_gqa=shared
+        )
+        return out.transpose(1, 2)
+
+    def all_keys_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
+        """Bytes of every key and value of `length` tokens."""
+        return 2 * batch_size * self.heads * self.head_dim * length * itemsize
+
+
+class Mixer(FullAttention):
+    """Softmax attention over everything or over a sliding window; `window` tokens, or None."""
+
+    smallest_window = 1
+
+    def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
+        q, k, v = self.heads_of(hidden_states)
+        if self.window is None:
+            return self.out_of(self.everything(q, k, v, batch, cache))
+        out, state = sliding_window_attention(
+            batch.pack(q),
+            batch.pack(k),
+            batch.pack(v),
+            self.window,
+            rotary=batch.rotary,
+            scale=self.scale,
+            cu_seqlens=batch.cu_seqlens,
+            state=None if cache is None else cache.state,
+            return_state=cache is not None,
+        )
+        if cache is not None:
+            cache.advance(state, batch.new)
+        return self.out_of(batch.spread(out))
+
+    def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
+        """Bytes of the cache after `length` tokens of `itemsize` bytes an element."""
+        if self.window is None:
+            return self.all_keys_bytes(batch_size, length, itemsize)
+        kept = min(length, self.window)
+        return batch_size * (kept * (2 * self.heads + 1) * self.head_dim * itemsize + 8)

@@ -1,0 +1,25 @@
+"""Gated slot attention: NHA's slots alone, each token entering them at once (arXiv 2409.07146). It has no window."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from models.batch import Batch
+from models.cache import StateLayer
+from models.mixers.nha import GatedSlots
+
+
+class Mixer(GatedSlots):
+    """A softmax over the slots alone."""
+
+    has_window = False
+
+    def new_cache(self) -> StateLayer:
+        return StateLayer()
+
+    def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
+        return self.out_of(self.attend(hidden_states, batch, cache, 0))
+
+    def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
+        """Bytes of the cache; it does not depend on `length`."""
+        return self.state_bytes_at(0, batch_size, length, itemsize)

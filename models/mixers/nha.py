@@ -1,0 +1,85 @@
+"""Native Hybrid Attention: gated slots and the last `window` tokens under one softmax (arXiv 2510.07019).
+
+log a = logsigmoid(f) / tau with f = g_proj(x), a vector of `num_slots` for each key-value head. A window of None makes the
+layer plain softmax attention over everything, on the same weights.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels import nha_attention
+from models.batch import Batch
+from models.layers import ACTIVATIONS
+from models.mixers.attention import FullAttention
+
+
+class GatedSlots(FullAttention):
+    """Projections, gate and options of a layer with slots; `window` tokens as they are, 0 for none, None for all."""
+
+    smallest_window = 0
+
+    def __init__(self, config, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.slots, self.tau = config.num_slots, config.gate_logit_normalizer
+        self.g_proj = nn.Linear(config.hidden_size, self.heads * self.slots, bias=config.gate_bias)
+        self.gate_bias_init = config.gate_bias_init
+        self.feature_map = ACTIVATIONS[config.feature_map]() if config.feature_map else None
+        self.slot_delay = 0 if config.slot_overlap else None
+        self.empty_slots = config.empty_slots
+
+    def start_gate(self) -> None:
+        """Sets the gate's bias where the configuration starts it."""
+        if self.g_proj.bias is not None:
+            nn.init.constant_(self.g_proj.bias, self.gate_bias_init)
+
+    def log_decay(self, hidden_states: Tensor) -> Tensor:
+        """[B, T, H, M] fp32, <= 0."""
+        f = self.g_proj(hidden_states).unflatten(-1, (self.heads, self.slots))
+        return F.logsigmoid(f.float()) / self.tau
+
+    def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int) -> Tensor:
+        """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]."""
+        q, k, v = (batch.pack(x) for x in self.heads_of(hidden_states))
+        out, state = nha_attention(
+            q,
+            k,
+            v,
+            batch.pack(self.log_decay(hidden_states)),
+            window,
+            rotary=batch.rotary if window else None,
+            slot_q=self.feature_map(q) if self.feature_map else None,
+            slot_k=self.feature_map(k) if self.feature_map else None,
+            slot_delay=self.slot_delay,
+            scale=self.scale,
+            empty_slots=self.empty_slots,
+            cu_seqlens=batch.cu_seqlens,
+            state=None if cache is None else cache.state,
+            return_state=cache is not None,
+        )
+        if cache is not None:
+            cache.advance(state, batch.new)
+        return batch.spread(out)
+
+    def state_bytes_at(self, window: int, batch_size: int, length: int, itemsize: int) -> int:
+        """Bytes of an NHAState: slots and decays in fp32, the ring's tokens (k, v, angles, mapped keys) in `itemsize`."""
+        kept = min(length, window)
+        slots = 2 * self.heads * self.slots * self.head_dim * 4
+        tokens = (2 + bool(self.feature_map)) * self.heads * self.head_dim + self.head_dim
+        return batch_size * (slots + kept * (tokens * itemsize + self.heads * self.slots * 4) + 8)
+
+
+class Mixer(GatedSlots):
+    """One softmax over slots and window."""
+
+    def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
+        if self.window is None:
+            return self.out_of(self.everything(*self.heads_of(hidden_states), batch, cache))
+        return self.out_of(self.attend(hidden_states, batch, cache, self.window))
+
+    def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
+        """Bytes of the cache after `length` tokens of `itemsize` bytes an element."""
+        if self.window is None:
+            return self.all_keys_bytes(batch_size, length, itemsize)
+        return self.state_bytes_at(self.window, batch_size, length, itemsize)

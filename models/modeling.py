@@ -1,0 +1,206 @@
+"""The decoder that every model here is: embedding, layers of mixer and SwiGLU, norm, head. It knows no mixer by name.
+
+model = NHAForCausalLM(NHAConfig(...)); model.set_window(64, layers=[0, 1]); model.generate(input_ids)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
+
+from models.batch import Batch
+from models.cache import NHACache
+from models.configuration import NHAConfig, check_window
+from models.layers import DecoderLayer
+
+
+class NHAPreTrainedModel(PreTrainedModel):
+    """What both models share: configuration, initialisation, windows, cache."""
+
+    config: NHAConfig
+    config_class = NHAConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("DecoderLayer",)
+    _skip_keys_device_placement = ("past_key_values",)
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if hasattr(module, "start_gate"):
+            module.start_gate()
+
+    @property
+    def decoder_layers(self) -> nn.ModuleList:
+        """The decoder layers, of the model with or without a head."""
+        return self.base_model.layers
+
+    def set_window(self, window: int | None, layers: Iterable[int] | None = None) -> None:
+        """Sets the window, in tokens (None: full attention), in place; no weight changes.
+
+        layers: their indices; None means every layer whose mixer has a window. Caches made before no longer fit.
+        Raises ValueError for a window that a layer cannot have, before any is changed.
+        """
+        mixers = self.config.mixers
+        if layers is None:
+            chosen = [i for i, layer in enumerate(self.decoder_layers) if layer.self_attn.has_window]
+            if not chosen:
+                raise ValueError(f"no layer of this model has a window (mixers: {', '.join(sorted(set(mixers)))})")
+        else:
+            chosen = list(layers)
+            wrong = [i for i in chosen if not 0 <= i < len(mixers)]
+            if wrong:
+                raise ValueError(f"layers {wrong} were given; wanted indices from 0 to {len(mixers) - 1}")
+            without = [i for i in chosen if not self.decoder_layers[i].self_attn.has_window]
+            if without:
+                raise ValueError(f"layers {without} have mixers without a window")
+        for i in chosen:
+            check_window(mixers[i], window, i)
+        for i in chosen:
+            self.config.windows[i] = window
+            self.decoder_layers[i].self_attn.window = window
+
+    def new_cache(self) -> NHACache:
+        """An empty cache that fits this model's mixers and windows as they are now."""
+        return NHACache([layer.self_attn.new_cache() for layer in self.decoder_layers])
+
+    def state_bytes(self, batch_size: int, length: int) -> int:
+        """Bytes that a cache holds after `length` tokens a row, in this model's dtype."""
+        itemsize = torch.empty((), dtype=self.dtype).element_size()
+        return sum(layer.self_attn.state_bytes(batch_size, length, itemsize) for layer in self.decoder_layers)
+
+
+class NHAModel(NHAPreTrainedModel):
+    """The decoder without a head."""
+
+    def __init__(self, config: NHAConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = LlamaRotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: NHACache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of the new tokens.
+
+        input_ids [B, T] or inputs_embeds [B, T, hidden]; attention_mask [B, past + T], zero at pads, which may stand
+        anywhere; position_ids [B, T] or [1, T], by default counted over the tokens that are no pads.
+        Raises ValueError where both or neither input is given, or a mask or cache does not fit.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("wanted exactly one of input_ids and inputs_embeds")
+        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = self.new_cache()
+        if past_key_values is not None and not isinstance(past_key_values, NHACache):
+            raise ValueError(f"past_key_values is a {type(past_key_values).__name__}; wanted model.new_cache(), or None")
+
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        batch = self._batch(hidden_states, attention_mask, position_ids, past)
+        collected = []
+        for layer in self.layers:
+            if output_hidden_states:
+                collected.append(hidden_states)
+            hidden_states = layer(hidden_states, batch, past_key_values=past_key_values)
+        hidden_states = self.norm(hidden_states)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=(*collected, hidden_states) if output_hidden_states else None,
+        )
+
+    def _batch(self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, past: int) -> Batch:
+        rows, new = x.shape[:2]
+        mask = None
+        if attention_mask is not None:
+            if attention_mask.shape != (rows, past + new):
+                given = list(attention_mask.shape)
+                raise ValueError(f"attention_mask has shape {given}; wanted [{rows}, {past + new}] ({past} cached, {new} new)")
+            mask = attention_mask.bool()
+            mask = None if bool(mask.all()) else mask
+        if position_ids is None:
+            if mask is None:
+                position_ids = torch.arange(past, past + new, device=x.device)[None]
+            else:
+                position_ids = (mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
+        cos, sin = (t.expand(rows, -1, -1).chunk(2, dim=-1)[0] for t in self.rotary_emb(x, position_ids))
+        return Batch(cos, sin, mask, past, new)
+
+
+class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
+    """The decoder with a language-model head, as any causal model of Transformers."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: NHAConfig):
+        super().__init__(config)
+        self.model = NHAModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: NHACache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """Logits [B, T', vocabulary], and the loss where labels [B, T] are given (-100: not counted).
+
+        logits_to_keep: the last that many positions (0: all), or their indices. The rest as `NHAModel.forward`.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        result = CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
+        )
+        return result.to_tuple() if return_dict is False else result
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs) -> None:
+        """`generate` starts from this model's own cache; the implementations it could choose from know nothing of slots."""
+        asked = generation_config.cache_implementation
+        if asked not in (None, "dynamic"):
+            raise ValueError(f"cache_implementation is {asked!r}; wanted None: this model makes its own cache")
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = self.new_cache()

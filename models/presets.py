@@ -1,0 +1,178 @@
+"""Models by name: a pattern of mixers times a size (`nha-tiny`, random weights), or a pretrained checkpoint's forms.
+
+    from models.presets import load
+    loaded = load("nha-smollm2-135m"); loaded.model.set_window(64)
+
+A name may also be a checkpoint's folder or its name on the Hugging Face hub; with `nha:` or `swa:` before it a plain
+checkpoint is taken as a hybrid or with sliding windows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from models.assets import smollm2_folder
+from models.configuration import NHAConfig
+from models.convert import as_dtype, convert_pretrained, load_weights, read_config
+from models.errors import ModelUnavailable
+from models.hub import hub_folder
+from models.modeling import NHAForCausalLM
+from models.tokenizer import BOS, EOS, PAD, VOCABULARY, byte_tokenizer
+
+# From-scratch layers as their papers set them: (mixer, window, settings).
+PATTERNS = {
+    "transformer++": ("attention", None, {}),
+    "swa": ("attention", 64, {}),
+    "gsa": ("gsa", None, {"feature_map": "silu", "attention_scale": 1.0}),
+    "nha": ("nha", 32, {}),
+}
+SLOT_LAYER = {
+    "value_activation": "silu",
+    "output_activation": "silu",
+    "output_norm": True,
+    "gate_bias": False,
+    "gate_logit_normalizer": 8.0,
+    "num_slots": 64,
+}
+SIZES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4, "num_slots": 16},
+}
+# Forms of the pretrained SmolLM2-135M: (mixer, window).
+PRETRAINED = {
+    "smollm2-135m": ("attention", None),
+    "swa-smollm2-135m": ("attention", 64),
+    "nha-smollm2-135m": ("nha", 64),
+}
+PREFIXES = {"nha": ("nha", 64), "swa": ("attention", 64)}
+TINY_CONTEXT = 16384
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be evaluated. `weights_hash` changes with any weight or setting but the windows."""
+
+    name: str
+    model: NHAForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int  # tokens
+    source: str
+    weights_hash: str
+
+    @property
+    def has_window(self) -> bool:
+        """Whether any layer has a window that can be set."""
+        return any(layer.self_attn.has_window for layer in self.model.decoder_layers)
+
+
+def preset_names() -> list[str]:
+    """Every preset's name, sorted."""
+    return sorted([*PRETRAINED, *(f"{pattern}-{size}" for pattern in PATTERNS for size in SIZES)])
+
+
+def preset_config(name: str) -> NHAConfig:
+    """The configuration of a from-scratch preset, a pattern and a size joined by '-'. ValueError for another name."""
+    pattern, _, size = name.rpartition("-")
+    if pattern not in PATTERNS or size not in SIZES:
+        raise ValueError(f"no preset to train from scratch is called {name!r}; {_nearest(name)}")
+    mixer, window, settings = PATTERNS[pattern]
+    slots = SLOT_LAYER if mixer != "attention" else {}
+    fields = slots | settings | SIZES[size]
+    return NHAConfig(
+        mixers=mixer,
+        windows=window,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=TINY_CONTEXT,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        **fields,
+    )
+
+
+def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32") -> LoadedModel:
+    """A model and its tokenizer by preset name, checkpoint folder or hub id; in eval mode.
+
+    Raises ModelUnavailable (a ValueError, one line) where it cannot be had, ValueError for an unknown dtype.
+    """
+    dtype = as_dtype(dtype)
+    if name in PRETRAINED:
+        mixer, window = PRETRAINED[name]
+        return _from_folder(name, smollm2_folder(), lambda path: _converted(path, mixer, window, dtype), device)
+    if name in preset_names():
+        return _random(name, device, dtype)
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in PREFIXES:
+        mixer, window = PREFIXES[prefix]
+        return _from_folder(name, _folder(rest), lambda path: _converted(path, mixer, window, dtype), device)
+    return _from_folder(name, _folder(name), lambda path: _as_saved(path, dtype), device)
+
+
+def _folder(name: str) -> Path:
+    """A checkpoint's folder, here or fetched from the hub."""
+    if name and Path(name).is_dir():
+        return Path(name)
+    if name and Path(name).exists():
+        raise ModelUnavailable(f"{name} is a file; wanted a checkpoint's folder")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return hub_folder(name)
+    raise ModelUnavailable(f"no model is called {name!r}, and no such folder exists; {_nearest(name)}")
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, preset_names(), n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names())}"
+
+
+def _converted(path: Path, mixer: str, window: int | None, dtype: torch.dtype) -> NHAForCausalLM:
+    return convert_pretrained(path, mixer=mixer, windows=window, dtype=dtype)
+
+
+def _as_saved(path: Path, dtype: torch.dtype) -> NHAForCausalLM:
+    """A checkpoint as it is: one of this package's own, or a plain one with its attention."""
+    config = read_config(path)
+    if config.model_type != NHAConfig.model_type:
+        return convert_pretrained(path, mixer="attention", dtype=dtype)
+    model, missing = load_weights(path, config, dtype)
+    if missing:
+        raise ModelUnavailable(f"{path} lacks the weights {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}")
+    return model
+
+
+def _from_folder(name: str, path: Path, build: Callable[[Path], NHAForCausalLM], device: str) -> LoadedModel:
+    model = build(path).to(device)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        # The readers of a tokenizer's files raise whatever they meet; a model without one cannot be evaluated.
+        reason = " ".join(str(error).split())[:200]
+        raise ModelUnavailable(f"{path} holds no tokenizer that can be read: {reason}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LoadedModel(name, model, tokenizer, model.config.max_position_embeddings, str(path), _weights_hash(model))
+
+
+def _random(name: str, device: str, dtype: torch.dtype) -> LoadedModel:
+    """A preset with random weights, the same at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = NHAForCausalLM(preset_config(name))
+    model = model.to(device=device, dtype=dtype).eval()
+    return LoadedModel(name, model, byte_tokenizer(TINY_CONTEXT), TINY_CONTEXT, "random weights, seed 0", _weights_hash(model))
+
+
+def _weights_hash(model: NHAForCausalLM) -> str:
+    """16 hex digits over every weight and every setting but the windows."""
+    digest = hashlib.blake2b(digest_size=8)
+    settings = {k: v for k, v in model.config.to_dict().items() if k not in ("windows", "transformers_version", "dtype")}
+    digest.update(repr(sorted(settings.items(), key=lambda item: item[0])).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
