@@ -48,7 +48,7 @@ def convert_pretrained(
     mixer: str | list[str] = "nha",
     windows: int | list[int | None] | None = None,
     num_slots: int | None = None,
-    gate_scale: float = 1.0,
+    gate_scale: float = 0.25,
     dtype: str | torch.dtype = "float32",
     **options,
 ) -> NHAForCausalLM:
