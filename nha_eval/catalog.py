@@ -1,0 +1,199 @@
+"""What a model's name stands for, found out without loading its weights.
+
+A name is a preset, the path of a checkpoint folder, or a hub id (`org/name`). Folders are looked over (configuration,
+shards, headers, sizes), so that a broken checkpoint is refused before anything runs, and fingerprinted, so that cells
+of other weights are never taken for these.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nha_eval import hub
+from nha_eval.errors import UserError, nearest
+from nha_eval.plan import ModelInfo
+from nha_eval.spec import Window
+
+# Files up to this size are read whole for the fingerprint; of larger ones the header and evenly spaced blocks, which
+# any training changes.
+WHOLE = 64 * 2**20
+BLOCKS, BLOCK = 256, 64 * 2**10
+
+
+def describe(name: str) -> ModelInfo:
+    """Look a model up. Raises UserError, one line, when it cannot be had."""
+    # A path cannot be a preset's name, and asking for the presets imports torch.
+    if "/" not in name:
+        from models import presets
+
+        if name in presets.preset_names():
+            return describe_preset(name)
+    form, colon, rest = name.partition(":")
+    if colon and not Path(name).exists():
+        return _in_form(name, form, rest)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return describe_folder(name, folder)
+    if folder.exists():
+        raise UserError(f"model {name!r} is a file: give the checkpoint folder that holds config.json")
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        revision, config = hub.find_model(name)
+        content = read_config(config, name)
+        return ModelInfo(name, name, revision, own_window(content), content.get("max_position_embeddings"))
+    if "/" in name or name.startswith((".", "~")):
+        raise UserError(
+            f"no such checkpoint folder: {name!r}; give a folder that save_pretrained left, a preset (`list` shows them), or "
+            "a hub id (org/name)"
+        )
+    raise UserError(
+        f"no such model: {name!r}; {nearest(name, presets.preset_names(), what='presets')} (or give a checkpoint folder, or a "
+        "hub id as org/name)"
+    )
+
+
+def describe_preset(name: str) -> ModelInfo:
+    """A preset, by its settings; weights that are still to be fetched leave the longest length open."""
+    from models import assets, presets
+
+    if name not in presets.PRETRAINED:
+        config = presets.preset_config(name).to_dict()
+        digest = _digest({key: value for key, value in config.items() if key != "transformers_version"})
+        return ModelInfo(name, name, digest, own_window(config), config["max_position_embeddings"])
+    mixer, window = presets.PRETRAINED[name]
+    folder = assets.cached(assets.SMOLLM2)
+    longest = read_config(folder / "config.json", name).get("max_position_embeddings") if folder else None
+    own = own_window({"model_type": "nha", "mixers": [mixer], "windows": [window]})
+    return ModelInfo(name, name, _digest([assets.SMOLLM2.sha256, mixer]), own, longest, (assets.SMOLLM2.name,))
+
+
+def _in_form(name: str, form: str, rest: str) -> ModelInfo:
+    """A checkpoint taken as another form, such as `nha:FOLDER`."""
+    from models import presets
+
+    if form not in presets.PREFIXES:
+        raise UserError(f"no such form: {form!r} in {name!r}; {nearest(form, presets.PREFIXES, what='forms')}")
+    base = describe(rest)
+    mixer, window = presets.PREFIXES[form]
+    own = own_window({"model_type": "nha", "mixers": [mixer], "windows": [window]})
+    return ModelInfo(name, f"{form}:{base.label}", _digest([base.fingerprint, mixer]), own, base.max_length, base.needs)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def describe_folder(name: str, folder: Path) -> ModelInfo:
+    """A checkpoint folder as `save_pretrained` leaves it. Raises UserError for what is missing or broken."""
+    config = read_config(folder / "config.json", name)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted({folder / str(shard) for shard in read_config(index, name).get("weight_map", {}).values()})
+    else:
+        shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        other = " (only safetensors are loaded)" if any(folder.glob("*.bin")) else ""
+        raise UserError(
+            f"model {name!r}: the folder holds no .safetensors weights{other}: save the model there with save_pretrained"
+        )
+    digest = hashlib.sha256()
+    for path in (folder / "config.json", folder / "tokenizer.json", folder / "tokenizer_config.json"):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    for shard in shards:
+        _add_shard(digest, shard, name)
+    return ModelInfo(
+        name, folder.resolve().name, digest.hexdigest()[:16], own_window(config), config.get("max_position_embeddings")
+    )
+
+
+def read_config(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object from a checkpoint. Raises UserError when it is missing or not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as problem:
+        raise UserError(
+            f"model {name!r}: the folder holds no {path.name}: wanted is a folder that save_pretrained left"
+        ) from problem
+    except (OSError, ValueError) as problem:
+        raise UserError(f"model {name!r}: {path.name} is broken ({problem}): fetch or save the checkpoint again") from problem
+    if not isinstance(content, dict):
+        raise UserError(f"model {name!r}: {path.name} is no JSON object: fetch or save the checkpoint again")
+    return content
+
+
+def _add_shard(digest: Any, shard: Path, name: str) -> None:
+    """Check a safetensors file's header and size, and add it to the digest."""
+    again = "fetch or save the checkpoint again"
+    try:
+        size = shard.stat().st_size
+        with shard.open("rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            if not 2 <= header_size <= size - 8:
+                raise UserError(f"model {name!r}: {shard.name} is corrupt (no safetensors header): {again}")
+            header = json.loads(file.read(header_size))
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+            wanted = 8 + header_size + max(ends, default=0)
+            if size != wanted:
+                raise UserError(
+                    f"model {name!r}: {shard.name} is corrupt: it has {size} bytes where its header says {wanted}: {again}"
+                )
+            digest.update(f"{shard.name} {size}".encode())
+            digest.update(json.dumps(header, sort_keys=True).encode())
+            if size <= WHOLE:
+                digest.update(file.read())
+            else:
+                for place in range(BLOCKS):
+                    file.seek(8 + header_size + place * (size - 8 - header_size - BLOCK) // (BLOCKS - 1))
+                    digest.update(file.read(BLOCK))
+    except FileNotFoundError as problem:
+        raise UserError(f"model {name!r}: the shard {shard.name} is missing: {again}") from problem
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        if isinstance(problem, UserError):
+            raise
+        raise UserError(f"model {name!r}: {shard.name} is corrupt (its header cannot be read): {again}") from problem
+
+
+def own_window(config: dict[str, Any]) -> Window:
+    """The window a configuration comes with: tokens, "full", "none" (no layer has windows), or "own" (its layers
+    differ).
+    """
+    layers = config.get("num_hidden_layers") or 1
+    if config.get("model_type") == "nha":
+        from models.mixers import mixer_class
+
+        mixers = config.get("mixers") or ["nha"] * layers
+        windows = config.get("windows") or [None] * len(mixers)
+        windows = [window for mixer, window in zip(mixers, windows, strict=False) if mixer_class(mixer).has_window]
+        if not windows:
+            return "none"
+    elif config.get("sliding_window") and config.get("use_sliding_window", True):
+        kinds = config.get("layer_types") or ["sliding_attention"] * layers
+        windows = [config["sliding_window"] if kind == "sliding_attention" else None for kind in kinds]
+    else:
+        windows = [None]
+    distinct = set(windows)
+    if len(distinct) > 1:
+        return "own"
+    return "full" if windows[0] is None else windows[0]
+
+
+def describe_all(names: list[str], describe_one: Callable[[str], ModelInfo] = describe) -> list[ModelInfo]:
+    """The spec's models, with labels that tell them apart: folders of the same name get their parent's in front."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"the model {twice!r} is named twice: name it once, with all its windows")
+    found = [describe_one(name) for name in names]
+    labels = [info.label for info in found]
+    for place, info in enumerate(found):
+        if labels.count(info.label) > 1 and Path(info.name).expanduser().is_dir():
+            label = "/".join(Path(info.name).expanduser().resolve().parts[-2:])
+            found[place] = replace(info, label=label)
+    labels = [info.label for info in found]
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UserError(f"two models would both be called {twice!r} in the tables: rename one folder")
+    return found

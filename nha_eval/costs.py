@@ -1,0 +1,247 @@
+"""What a model costs: time and memory of prefill and of decoding, at one length, batch and window.
+
+Prefill is the whole prompt in one call that asks for the last position's logits alone, as generation does it. Decode is
+one greedy token at that context, continued from a prefilled cache. The first call is reported apart (cold start); then
+warm-up until two calls in a row agree, then the repeats, of which the median and the quartiles are kept. Peak memory is
+the process's resident set (CPU) or the allocator's (GPU) over the timed region, weights included; on a CPU the kernel's
+high-water mark is reset first where it lets us, else a thread samples.
+
+    meter = CostMeter(loaded.model, max_length=loaded.max_length)
+    meter.measure("prefill", length=1024, batch=1, repeats=5, decode_tokens=16, seconds=20, seed=0)
+"""
+
+import contextlib
+import ctypes
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+STABLE = 0.05  # two calls that differ by less than this share are warm
+MAX_WARMUP = 3
+LEAST_REPEATS = 3
+
+
+class CostMeter:
+    """Measures one loaded model. Keeps the last prefilled cache, so that decoding at the same point need not fill it
+    again.
+    """
+
+    def __init__(self, model: torch.nn.Module, *, max_length: int | None = None):
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.max_length = max_length
+        self._filled: tuple[Any, Any, torch.Tensor] | None = None
+
+    def forget(self) -> None:
+        """Drop the kept cache; to be called when the model's windows change."""
+        self._filled = None
+
+    @torch.inference_mode()
+    def measure(
+        self,
+        phase: str,
+        *,
+        length: int,
+        batch: int,
+        repeats: int,
+        decode_tokens: int,
+        seconds: float,
+        seed: int,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, Any]:
+        """One row of costs.csv (latencies in ms, memory in MB of 2**20 bytes, state in bytes).
+
+        `seconds` bounds the whole cell, warm-up included, but three repeats are always made. Raises ValueError for an
+        unknown phase or a length beyond the model's, and lets MemoryError and torch's out-of-memory errors through.
+        """
+        if phase not in ("prefill", "decode"):
+            raise ValueError(f"phase {phase!r}: wanted is prefill or decode")
+        if self.max_length is not None and length > self.max_length:
+            raise ValueError(f"length {length} is beyond the model's {self.max_length} tokens: give a shorter one")
+        point = (length, batch, seed)
+        if phase == "prefill":
+            return self._prefill(point, repeats, seconds, on_progress)
+        return self._decode(point, decode_tokens, seconds, on_progress)
+
+    def _prefill(self, point: tuple[int, int, int], repeats: int, seconds: float, on_progress: Callable) -> dict[str, Any]:
+        length, batch, _ = point
+        ids = self._tokens(point)
+        self._filled = None
+
+        def call() -> None:
+            # The old cache goes first: two at once would show in the peak.
+            self._filled = None
+            output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+            self._filled = (point, output.past_key_values, output.logits[:, -1].argmax(-1))
+
+        with PeakMemory(self.device) as peak:
+            cold, times = self._time(call, repeats, seconds, on_progress)
+        return self._row(cold, times, batch * length, peak.megabytes, state_bytes(self._filled[1]))
+
+    def _decode(self, point: tuple[int, int, int], tokens: int, seconds: float, on_progress: Callable) -> dict[str, Any]:
+        _, batch, _ = point
+        if self._filled is None or self._filled[0] != point:
+            self._filled = None
+            output = self.model(input_ids=self._tokens(point), use_cache=True, logits_to_keep=1)
+            self._filled = (point, output.past_key_values, output.logits[:, -1].argmax(-1))
+            del output
+        _, cache, token = self._filled
+        self._filled = None
+        # The context at which the row is filed: before the timed tokens make a growing cache longer.
+        held = state_bytes(cache)
+
+        def call() -> None:
+            nonlocal token
+            output = self.model(input_ids=token[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            token = output.logits[:, -1].argmax(-1)
+
+        with PeakMemory(self.device) as peak:
+            cold, times = self._time(call, tokens, seconds, on_progress)
+        return self._row(cold, times, batch, peak.megabytes, held)
+
+    def _tokens(self, point: tuple[int, int, int]) -> torch.Tensor:
+        length, batch, seed = point
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(self.model.config.vocab_size, (batch, length), generator=generator).to(self.device)
+
+    def _time(self, call: Callable[[], None], repeats: int, seconds: float, on_progress: Callable) -> tuple[float, list[float]]:
+        def timed() -> float:
+            self._synchronise()
+            start = time.perf_counter()
+            call()
+            self._synchronise()
+            return time.perf_counter() - start
+
+        began = time.monotonic()
+        cold = previous = timed()
+        for _ in range(MAX_WARMUP):
+            # When the repeats alone will use the budget up, one cold call has to be warm-up enough.
+            if time.monotonic() - began + LEAST_REPEATS * previous > seconds:
+                break
+            latest = timed()
+            settled = abs(latest - previous) <= STABLE * max(latest, previous)
+            previous = latest
+            if settled:
+                break
+        times: list[float] = []
+        while len(times) < repeats and (len(times) < LEAST_REPEATS or time.monotonic() - began < seconds):
+            times.append(timed())
+            on_progress(len(times), repeats)
+        return cold, times
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+    def _row(self, cold: float, times: list[float], tokens: int, megabytes: float, held: int) -> dict[str, Any]:
+        median = statistics.median(times)
+        low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else (median,) * 3
+        return {
+            "latency_ms": round(1e3 * median, 4),
+            "latency_ms_p25": round(1e3 * low, 4),
+            "latency_ms_p75": round(1e3 * high, 4),
+            "repeats": len(times),
+            "cold_start_ms": round(1e3 * cold, 4),
+            "tokens_per_s": round(tokens / median, 2),
+            "peak_memory_mb": round(megabytes, 1),
+            "state_bytes": held,
+        }
+
+
+def state_bytes(cache: Any) -> int:
+    """Bytes that the cache holds now: what it says itself, else every distinct tensor found in it."""
+    if callable(getattr(cache, "state_bytes", None)):
+        return int(cache.state_bytes())
+    seen: set[int] = set()
+    storages: dict[int, int] = {}
+    stack = [cache]
+    while stack:
+        thing = stack.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, torch.Tensor):
+            storages[thing.data_ptr()] = max(storages.get(thing.data_ptr(), 0), thing.numel() * thing.element_size())
+        elif isinstance(thing, dict):
+            stack.extend(thing.values())
+        elif isinstance(thing, list | tuple):
+            stack.extend(thing)
+        elif hasattr(thing, "__dict__") and not isinstance(thing, type):
+            stack.extend(vars(thing).values())
+    return sum(storages.values())
+
+
+class PeakMemory:
+    """The most memory in use between entering and leaving; `.megabytes` afterwards."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.megabytes = 0.0
+
+    def __enter__(self) -> "PeakMemory":
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return self
+        _give_freed_memory_back()
+        self._sampler = None if _reset_high_water_mark() else _Sampler()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        elif self._sampler is not None:
+            peak = self._sampler.stop()
+        else:
+            peak = _high_water_mark()
+        self.megabytes = peak / 2**20
+
+
+def _give_freed_memory_back() -> None:
+    # glibc keeps what was freed, and the cell before would show in this one's peak.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _reset_high_water_mark() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _high_water_mark() <= 1.05 * psutil.Process().memory_info().rss + 2**20
+    except (OSError, ValueError, StopIteration):
+        return False
+
+
+def _high_water_mark() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+
+
+class _Sampler:
+    """Peak resident set by looking every few milliseconds; for systems whose own mark cannot be reset."""
+
+    def __init__(self, interval: float = 0.005):
+        self._process = psutil.Process()
+        self._interval = interval
+        self._peak = self._process.memory_info().rss
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._interval):
+            self._peak = max(self._peak, self._process.memory_info().rss)
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return max(self._peak, self._process.memory_info().rss)

@@ -1,0 +1,157 @@
+"""Where a run was made: versions, commit, machine, seeds and the command, into environment.json.
+
+Read without importing torch; what only the worker can know (threads, GPU, backend) is added when it is ready. The home
+folder is written as `~`.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nha_eval.journal import plain, write_atomic
+
+PACKAGES = [
+    "nha-eval",
+    "torch",
+    "transformers",
+    "lm_eval",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "matplotlib",
+    "pydantic",
+    "typer",
+    "rich",
+    "triton",
+    "fla-core",
+]
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions of the packages that matter; None for those not installed."""
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use: affinity and container quota counted."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(psutil.cpu_count(logical=False) or allowed, allowed)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def commit() -> dict[str, Any]:
+    """The source tree's git commit and whether it has uncommitted changes; None for both where there is no repository."""
+    here = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=5, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    # An installed copy may lie inside somebody else's repository.
+    if git("ls-files", "--error-unmatch", "nha_eval/environment.py") is None:
+        return {"commit": None, "dirty": None}
+    changes = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def without_home(text: str) -> str:
+    """The text with the home folder as `~`."""
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
+def command_line() -> str:
+    """The command as it was given."""
+    program = Path(sys.argv[0]).name
+    words = ["python", program] if program.endswith(".py") else [program]
+    return without_home(shlex.join([*words, *sys.argv[1:]]))
+
+
+def describe() -> dict[str, Any]:
+    """This machine and this installation."""
+    return {
+        "versions": {"python": platform.python_version(), **versions()},
+        **commit(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": physical_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def record(run: Path, settings: dict[str, Any], cells_planned: int) -> None:
+    """Write environment.json; a resumed run keeps the first start's date and adds its own."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    before = _read(run)
+    content = {
+        "date": before.get("date", now),
+        "resumed": [*before.get("resumed", []), now] if before else [],
+        "command": command_line(),
+        **describe(),
+        "seed": settings.get("seed"),
+        "device": settings.get("device"),
+        "dtype": settings.get("dtype"),
+        "cells_planned": cells_planned,
+        "models": before.get("models", {}),
+    }
+    _write(run, content)
+
+
+def record_device(run: Path, model: str, ready: dict[str, Any]) -> None:
+    """Add what the worker says of a model and of the device it runs on."""
+    content = _read(run)
+    models = content.get("models", {})
+    models[model] = {**ready, "source": without_home(str(ready.get("source")))}
+    content["models"] = models
+    content["gpu"] = next((m["device_name"] for m in models.values() if m.get("device_name") not in (None, "cpu", "mps")), None)
+    content["threads"] = ready.get("threads")
+    _write(run, content)
+
+
+def _read(run: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(run: Path, content: dict[str, Any]) -> None:
+    write_atomic(run / "environment.json", json.dumps(plain(content), indent=1) + "\n")

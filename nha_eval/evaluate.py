@@ -1,0 +1,105 @@
+"""From a spec to a run: everything that can be wrong with the input is found here, before a worker starts.
+
+from nha_eval.evaluate import prepare
+prepare(spec, name="quickstart").go()
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nha_eval import catalog, store
+from nha_eval.environment import physical_cores
+from nha_eval.errors import UserError
+from nha_eval.executors import LocalExecutor
+from nha_eval.plan import ModelInfo, expand
+from nha_eval.runner import Run
+from nha_eval.spec import Spec
+
+
+def prepare(
+    spec: Spec,
+    name: str | None = None,
+    *,
+    describe: Callable[[str], ModelInfo] = catalog.describe,
+    suites: dict[str, list[Any]] | None = None,
+    executor: Any = None,
+    draw: Callable[[Path], Any] | None = None,
+) -> Run:
+    """The run that a spec asks for; `name` is the run's when the spec gives no `out`.
+
+    `describe`, `suites`, `executor` and `draw` stand for the catalogue, the known suites, where workers run and the
+    report. Raises UserError.
+    """
+    if not spec.models:
+        raise UserError(
+            "no model: give --model (preset, checkpoint folder or hub id), or `models` in the spec; `list` shows the presets"
+        )
+    if not (spec.suites or spec.tasks) and "costs" not in spec.model_fields_set:
+        raise UserError("no suite: give --suite or --task (`list` shows them), or --costs for costs alone")
+    spec = resolve(spec)
+    suites = known_suites() if suites is None else suites
+    expand_early(spec, suites)
+    models = catalog.describe_all([entry.name for entry in spec.models], describe)
+    cells = expand(spec, models, suites)
+    threads = spec.threads or physical_cores()
+    path = Path(spec.out).expanduser() if spec.out else store.RUNS / (name or run_name(spec, models))
+    if spec.data:
+        # Read by whoever fetches or looks something up in the cache, here and in workers.
+        os.environ["NHA_EVAL_CACHE"] = str(Path(spec.data).expanduser().absolute())
+    if executor is None:
+        variables = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        # GNU OpenMP's threads wait for each other in a busy loop; beside any other busy process that makes small
+        # operators a hundred times slower. This many turns of the loop cost nothing on an idle machine.
+        variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
+        executor = LocalExecutor(environment=variables)
+    needs = {info.label: info.needs for info in models}
+    needs |= {task.name: tuple(task.needs) for members in suites.values() for task in members}
+    return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs)
+
+
+def expand_early(spec: Spec, suites: dict[str, list[Any]]) -> None:
+    """Check suites and tasks before models are looked up: a hub takes seconds to answer, a misspelt task none."""
+    stand_ins = [ModelInfo(entry.name, entry.name, "", "full") for entry in spec.models]
+    expand(spec.model_copy(update={"costs": None}) if spec.suites or spec.tasks else spec, stand_ins, suites)
+
+
+def known_suites() -> dict[str, list[Any]]:
+    """Every suite with its tasks."""
+    from tasks.suites import suite_names, suite_tasks
+
+    return {suite: suite_tasks(suite) for suite in suite_names()}
+
+
+def resolve(spec: Spec) -> Spec:
+    """The spec with `auto` replaced by what this machine gives. Raises UserError for a device that it has not."""
+    device = spec.device
+    cpu_build = _torch_version().endswith("+cpu")
+    if device == "auto":
+        device = "cuda" if not cpu_build and any(Path(node).exists() for node in ("/dev/nvidia0", "/dev/dxg")) else "cpu"
+    elif device.startswith("cuda") and cpu_build:
+        raise UserError(
+            f"device {device!r}: the torch installed here ({_torch_version()}) is a CPU build: give --device cpu, or install "
+            "another build"
+        )
+    dtype = spec.dtype if spec.dtype != "auto" else ("bfloat16" if device.startswith("cuda") else "float32")
+    return spec.model_copy(update={"device": device, "dtype": dtype})
+
+
+def _torch_version() -> str:
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError as problem:
+        raise UserError("torch is not installed: `make setup`, or `pip install torch`, then try again") from problem
+
+
+def run_name(spec: Spec, models: list[ModelInfo]) -> str:
+    """A folder name for a run without one: readable, and the same for the same settings and no others."""
+    digest = hashlib.sha256(json.dumps(spec.settings(), sort_keys=True).encode()).hexdigest()[:8]
+    words = [*(info.label for info in models[:3]), *(spec.suites or ["costs"])[:2]]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', '-'.join(words))[:80]}-{digest}"

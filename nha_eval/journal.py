@@ -1,0 +1,122 @@
+"""The journal of a run: one checksummed JSON file a cell, written whole or not at all.
+
+A file appears under its name only when every byte of it is on disk (temporary file, fsync, rename), so a SIGKILL at any
+moment leaves finished cells and nothing half done. Reading checks the SHA-256 inside: a truncated or edited file counts
+as not there and the cell is done again. Per-example scores stand beside in `samples/`, and a cell whose samples are
+missing counts as not there either.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nha_eval.errors import MachineError, is_disk_trouble
+
+SCHEMA = 1
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text` at once and durably.
+
+    Raises MachineError when the disk is full or gone; what was at `path` before is then still there.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        _sync_folder(path.parent)
+    except BaseException as problem:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        if is_disk_trouble(problem):
+            raise MachineError(
+                f"cannot write {path}: {os.strerror(problem.errno)}; what was finished is kept: free some space, then give "
+                "the same command again"
+            ) from problem
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    # Some network file systems refuse to sync a folder; the rename itself is what matters there.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """The value as strict JSON can hold it: numpy scalars become Python's, infinities and NaN the strings 'inf',
+    '-inf', 'nan'.
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        return plain(value.item())
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return str(value)
+
+
+class Journal:
+    """The cells of one run folder."""
+
+    def __init__(self, run_dir: Path):
+        self.cells = run_dir / "cells"
+        self.samples = run_dir / "samples"
+
+    def write(self, cell_id: str, record: dict[str, Any], samples: list[dict[str, Any]] | None = None) -> None:
+        """Store a finished cell; `samples`, one dict an example, first, so that a cell never stands without them."""
+        record = {**plain(record), "schema": SCHEMA}
+        if samples:
+            text = "".join(json.dumps(plain(sample), sort_keys=True, ensure_ascii=False) + "\n" for sample in samples)
+            write_atomic(self.samples / f"{cell_id}.jsonl", text)
+            record["samples_bytes"] = len(text.encode())
+        record["sha256"] = _digest(record)
+        write_atomic(self.cells / f"{cell_id}.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+    def read(self, cell_id: str) -> dict[str, Any] | None:
+        """The cell's record; None when it is not there, not whole, or without its samples."""
+        try:
+            record = json.loads((self.cells / f"{cell_id}.json").read_text(encoding="utf-8"))
+            claimed = record.pop("sha256")
+            if record.get("schema") != SCHEMA or claimed != _digest(record):
+                return None
+            wanted = record.get("samples_bytes")
+            if wanted is not None and (self.samples / f"{cell_id}.jsonl").stat().st_size != wanted:
+                return None
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return None
+        return record
+
+    def sweep(self) -> None:
+        """Remove the temporary files that a killed run left."""
+        for folder in (self.cells, self.samples, self.cells.parent):
+            for leftover in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()

@@ -1,0 +1,60 @@
+"""What there is: presets, suites and their tasks, specs, plots, gathered from the places that hold them."""
+
+from typing import Any
+
+from nha_eval.evaluate import known_suites
+from nha_eval.spec import SPECS, read_spec, spec_names
+
+
+def collect() -> dict[str, Any]:
+    """Everything `list` shows, as plain data. Imports no torch."""
+    from models.presets import preset_names
+
+    from nha_eval.plots import plot_kinds
+
+    return {
+        "presets": list(preset_names()),
+        "suites": {suite: [_task(task) for task in tasks] for suite, tasks in known_suites().items()},
+        "specs": {
+            name: [_model(entry) for entry in read_spec(SPECS / f"{name}.yaml").get("models", [])] for name in spec_names()
+        },
+        "plots": list(plot_kinds()),
+    }
+
+
+def _task(task: Any) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "lengths": list(task.default_lengths) if task.has_lengths else None,
+        "protocol": task.protocol,
+        "version": str(task.version),
+    }
+
+
+def _model(entry: Any) -> str:
+    return entry["name"] if isinstance(entry, dict) else str(entry)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print it as tables."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+
+    def table(title: str, *columns: str) -> Table:
+        return Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+
+    console.print(f"[bold]Models[/bold] (--model; or a checkpoint folder, or a hub id)\n  {', '.join(found['presets'])}\n")
+    for suite, tasks in found["suites"].items():
+        rows = table(f"Suite {suite} (--suite)", "task", "lengths", "protocol", "version")
+        for task in tasks:
+            lengths = ", ".join(map(str, task["lengths"])) if task["lengths"] else "as they come"
+            rows.add_row(task["task"], lengths, task["protocol"], task["version"])
+        console.print(rows)
+    specs = table("Specs (eval NAME)", "name", "models")
+    for name, models in found["specs"].items():
+        specs.add_row(name, ", ".join(models))
+    console.print(specs)
+    console.print(f"[bold]Plots[/bold] (plot KIND RUN --out FILE)\n  {', '.join(found['plots'])}")

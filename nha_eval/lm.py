@@ -1,0 +1,257 @@
+"""HarnessLM: lm-eval's Hugging Face model, faster where requests begin alike, with the same scores.
+
+Everything that decides a score is lm-eval's own: tokenisation of context and continuation, the prefix token of an
+empty context, truncation from the left, stop strings, post-processing. What differs is how the logits are had: shared
+prefixes run once (`prefix.py`), a continuation that begins another one is read from the same row, logits are taken at
+continuation positions only, and a generated row stops at its own stop string (what plain lm-eval does at batch size
+1). Running out of memory halves the batch.
+
+    from models.presets import load
+    lm = HarnessLM(load("smollm2-135m"), batch_size=8)
+    lm_eval.simple_evaluate(model=lm, tasks=["arc_easy"], limit=20)
+
+Requests for sampling, beams or other generation settings, and `loglikelihood_rolling`, go lm-eval's own way.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+
+from nha_eval.generation import StopRule, decode, is_plain_greedy
+from nha_eval.prefix import MIN_PREFIX, MIN_SAVING, Batches, plan, walk
+
+_log = logging.getLogger(__name__)
+
+
+class _Request(NamedTuple):
+    index: int
+    tokens: tuple[int, ...]
+    continuation: list[int]
+
+    @property
+    def first(self) -> int:
+        """The position in `tokens` whose logits predict the first token of the continuation."""
+        return len(self.tokens) - len(self.continuation)
+
+
+class HarnessLM(HFLM):
+    """An lm-eval model around a loaded one (`.model`, `.tokenizer`, `.max_length`), single-process, on its device.
+
+    `batch_size` bounds the rows of a call of the model. `max_length` (tokens) defaults to the model's.
+    `on_progress(done, total)`, in requests, is called while a list of requests is worked through. `truncated` counts
+    the requests whose context was cut. `min_saving` is the number of tokens that one more call must save (default: by
+    device).
+    """
+
+    def __init__(
+        self,
+        loaded: Any,
+        batch_size: int = 8,
+        max_length: int | None = None,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        min_prefix: int = MIN_PREFIX,
+        min_saving: int | None = None,
+    ) -> None:
+        if int(batch_size) < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        with _quiet("lm_eval.models.huggingface"):
+            super().__init__(
+                pretrained=loaded.model,
+                tokenizer=loaded.tokenizer,
+                backend="causal",
+                batch_size=int(batch_size),
+                max_length=max_length or loaded.max_length,
+            )
+        self.on_progress = on_progress
+        self.truncated = 0
+        self.min_prefix = min_prefix
+        self.min_saving = MIN_SAVING.get(self.device.type, MIN_SAVING["cuda"]) if min_saving is None else min_saving
+        self._done = self._total = 0
+
+    def loglikelihood(self, requests: list, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """(sum of log-probabilities, whether greedy decoding gives it) of each request's continuation."""
+        with self._progress(len(requests)):
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+    def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = True) -> list[float]:
+        """Log-probability of each whole text, in lm-eval's windows of max_length tokens."""
+        totals: list[float] = []
+        for start in range(0, len(requests), self.batch_size):
+            totals += super().loglikelihood_rolling(requests[start : start + self.batch_size], disable_tqdm=True)
+            self._report(len(totals), len(requests))
+        return totals
+
+    def generate_until(self, requests: list, disable_tqdm: bool = True) -> list[str]:
+        """The greedy continuation of each request's context, cut at its first stop string."""
+        texts: list[str] = [""] * len(requests)
+        alike: dict[str, list[int]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            alike[json.dumps(request.args[1], sort_keys=True, default=str)].append(i)
+        with self._progress(len(requests)):
+            for indices in alike.values():
+                part = [requests[i] for i in indices]
+                settings = normalize_gen_kwargs(part[0].args[1], self.max_gen_toks)
+                if self._own_decoding(settings):
+                    found = self._generate(part, settings)
+                else:
+                    found = super().generate_until(part, disable_tqdm=True)
+                    self._advance(len(part))
+                for i, text in zip(indices, found, strict=True):
+                    texts[i] = text
+        return texts
+
+    @torch.no_grad()
+    def _loglikelihood_tokens(
+        self, requests: list, disable_tqdm: bool = True, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """Requests are (strings or None, context tokens, continuation tokens)."""
+        rows, asked = self._rows(requests)
+        results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+
+        def run_rows(chosen: list[int], shared: int, cache: Any) -> None:
+            suffixes = [rows[r][shared:] for r in chosen]
+            width = max(map(len, suffixes))
+            start = min(request.first for r in chosen for request in asked[r]) - shared
+            # Padding comes after all that counts, so a causal model needs no mask for it.
+            ids = torch.tensor([[*s, *[0] * (width - len(s))] for s in suffixes], device=self.device)
+            logits = self.model(
+                input_ids=ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=width - start
+            ).logits
+            found = {}
+            for r, row_logits in zip(chosen, logits, strict=True):
+                for request in asked[r]:
+                    begin = request.first - shared - start
+                    found[request.index] = self._score(row_logits[begin:], request.continuation)
+            for index, result in found.items():
+                results[index] = result
+                if requests[index][0] is not None:
+                    self.cache_hook.add_partial("loglikelihood", requests[index][0], result)
+            self._advance(len(found))
+
+        limits = [min(request.first for request in asked[r]) for r in range(len(rows))]
+        self._walk(rows, limits, run_rows, override_bs)
+        return results
+
+    def _rows(self, requests: list) -> tuple[list[tuple[int, ...]], list[list[_Request]]]:
+        """The distinct token sequences to run, and the requests that each of them answers.
+
+        A sequence that begins another one needs no row of its own: its logits are the first ones of the longer row.
+        """
+        by_tokens: dict[tuple[int, ...], list[_Request]] = defaultdict(list)
+        for i, (_, context, continuation) in enumerate(requests):
+            if not context or not 0 < len(continuation) <= self.max_length:
+                raise ValueError(
+                    f"request {i} has {len(context)} context and {len(continuation)} continuation tokens; wanted: at "
+                    f"least 1 of each, and no more than the model's {self.max_length} in the continuation"
+                )
+            whole = (*context, *continuation)
+            self._note_truncation(len(whole) - 1, self.max_length)
+            tokens = whole[-(self.max_length + 1) :][:-1]
+            by_tokens[tokens].append(_Request(i, tokens, continuation))
+        rows: list[tuple[int, ...]] = []
+        asked: list[list[_Request]] = []
+        for tokens in sorted(by_tokens, reverse=True):
+            if not rows or rows[-1][: len(tokens)] != tokens:
+                rows.append(tokens)
+                asked.append([])
+            asked[-1] += by_tokens[tokens]
+        return rows, asked
+
+    def _score(self, logits: torch.Tensor, continuation: list[int]) -> tuple[float, bool]:
+        logprobs = F.log_softmax(logits[: len(continuation)], dim=-1, dtype=self.softmax_dtype)
+        target = torch.tensor(continuation, device=logprobs.device)
+        total = logprobs.gather(-1, target[:, None]).sum()
+        return float(total), bool((logprobs.argmax(-1) == target).all())
+
+    def _own_decoding(self, settings: dict) -> bool:
+        known = {"until", "max_gen_toks", "do_sample", "temperature"}
+        return (
+            set(settings) <= known
+            and not settings["do_sample"]
+            and settings["max_gen_toks"] > 0
+            and is_plain_greedy(self.model.generation_config)
+        )
+
+    @torch.no_grad()
+    def _generate(self, requests: list, settings: dict) -> list[str]:
+        room = self.max_length - settings["max_gen_toks"]
+        if room < 1:
+            raise ValueError(
+                f"max_gen_toks is {settings['max_gen_toks']}, but the model holds {self.max_length} tokens, prompt "
+                "included; ask for fewer"
+            )
+        by_tokens: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            ids, _ = self.tok_batch_encode([request.args[0]], truncation=self.truncation)
+            tokens = tuple(int(t) for t in ids[0])
+            self._note_truncation(len(tokens), room)
+            by_tokens[tokens[-room:] or (self.prefix_token_id,)].append(i)
+        contexts = sorted(by_tokens)
+        until = handle_stop_sequences(settings["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
+        rule = StopRule(self.tokenizer, until, self.model.generation_config.eos_token_id)
+        texts = [""] * len(requests)
+
+        def run_rows(chosen: list[int], shared: int, cache: Any) -> None:
+            suffixes = [contexts[c][shared:] for c in chosen]
+            for c, tokens in zip(
+                chosen, decode(self.model, suffixes, shared, cache, settings["max_gen_toks"], rule.ended), strict=True
+            ):
+                text = postprocess_generated_text(self.tok_decode(tokens), stop=until, think_end_token=None)
+                for i in by_tokens[contexts[c]]:
+                    texts[i] = text
+                    self.cache_hook.add_partial("generate_until", requests[i].args, text)
+                self._advance(len(by_tokens[contexts[c]]))
+
+        self._walk(contexts, [len(c) - 1 for c in contexts], run_rows)
+        return texts
+
+    def _walk(self, sequences: list, limits: list[int], run_rows: Callable, size: int | None = None) -> None:
+        tree = plan(sequences, limits, min_prefix=self.min_prefix, min_saving=self.min_saving)
+        walk(self.model, tree, sequences, Batches(size or self.batch_size), run_rows)
+
+    def _note_truncation(self, length: int, room: int) -> None:
+        if length <= room:
+            return
+        if not self.truncated:
+            _log.warning("A prompt of %d tokens is cut to its last %d; later ones are counted, not reported", length, room)
+        self.truncated += 1
+
+    @contextmanager
+    def _progress(self, total: int):
+        self._done, self._total = 0, total
+        try:
+            yield
+        finally:
+            self._total = 0
+
+    def _advance(self, requests: int) -> None:
+        if self._total:
+            self._done += requests
+            self._report(self._done, self._total)
+
+    def _report(self, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(done, total)
+
+
+@contextmanager
+def _quiet(name: str):
+    """Keeps back warnings that say only what this class does on purpose."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

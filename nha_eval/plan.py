@@ -1,0 +1,202 @@
+"""The grid: a spec unfolded into an ordered list of cells.
+
+A cell is the smallest thing that is measured and stored: one task at one window, or one timing. Its id is readable, and
+ends in a hash of all that determines its result (weights, window, task and its version, length, limit, contexts, seed,
+dtype, batch, device), so that a cell is never taken for another. Order: model by model, as a worker holds one model;
+its costs first, while the process has loaded nothing but the model (peak memory is the process's), short lengths before
+long; then task by task with the windows inside, so that each curve is whole early.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nha_eval.errors import UserError, nearest
+from nha_eval.spec import Spec, TaskEntry, Window
+
+COST_LENGTHS = (512, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What must be known of a model before it is loaded."""
+
+    name: str  # as models.presets.load takes it
+    label: str  # as tables show it
+    fingerprint: str  # changes when the weights or the configuration do
+    own_window: Window  # the window it comes with: tokens, "full", "none" (has no windows), "own" (layers differ)
+    max_length: int | None = None  # tokens; None: not known
+    needs: tuple[str, ...] = ()  # assets to be fetched first
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement. Fields that do not apply to its kind are None."""
+
+    id: str
+    kind: str  # score | cost
+    model: str  # label
+    model_name: str  # as loaded
+    window: Window
+    batch: int
+    seed: int
+    dtype: str
+    device: str
+    suite: str | None = None
+    task: str | None = None
+    task_version: str | None = None
+    protocol: str | None = None
+    phase: str | None = None  # prefill | decode
+    length: int | None = None  # tokens
+    limit: int | None = None
+    contexts: int | None = None
+    repeats: int | None = None
+    decode_tokens: int | None = None
+    seconds: float | None = None  # time budget of a cost cell
+
+    @property
+    def what(self) -> str:
+        """The cell in a few words, for people."""
+        window = {"full": "full window", "none": "", "own": "its own windows"}.get(str(self.window), f"window {self.window}")
+        thing = self.task if self.kind == "score" else self.phase
+        length = f"at {self.length}" if self.length else ""
+        return " ".join(part for part in (self.model, window, thing, length) if part)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _cell(info: ModelInfo, **fields: Any) -> Cell:
+    fields = {"model": info.label, "model_name": info.name, **fields}
+    # The name says where the weights came from, the fingerprint what they are: a moved folder is the same model.
+    determines = {key: value for key, value in fields.items() if key != "model_name"} | {"weights": info.fingerprint}
+    digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:10]
+    readable = [info.label, fields["window"], fields.get("task") or fields["phase"], fields.get("length")]
+    slug = "--".join(re.sub(r"[^A-Za-z0-9._-]+", "-", str(part))[:60] for part in readable if part is not None)
+    return Cell(id=f"{slug}--{digest}", **fields)
+
+
+def expand(spec: Spec, models: list[ModelInfo], suites: dict[str, list[Any]]) -> list[Cell]:
+    """All cells of the spec, in the order they are worked through.
+
+    `models` are the spec's, in its order; `suites` maps every known suite to its TaskInfo list. Raises UserError for a
+    suite, task, length or model in `costs.extra` that does not fit.
+    """
+    chosen = _choose_tasks(spec, suites)
+    labels = [info.label for info in models]
+    for extra in spec.costs.extra if spec.costs else ():
+        if extra.model not in {info.name for info in models} | set(labels):
+            raise UserError(
+                f"costs.extra names the model {extra.model!r}, which the spec does not evaluate; {nearest(extra.model, labels)}"
+            )
+    cells: list[Cell] = []
+    for info, entry in zip(models, spec.models, strict=True):
+        windows = _windows(info, entry.windows or spec.windows)
+        common = {"seed": spec.seed, "dtype": spec.dtype, "device": spec.device}
+        for window, length in _cost_points(spec, info, windows):
+            for phase in ("prefill", "decode"):
+                options = {
+                    "repeats": spec.costs.repeats,
+                    "decode_tokens": spec.costs.decode_tokens,
+                    "seconds": spec.costs.seconds,
+                }
+                cells.append(
+                    _cell(
+                        info,
+                        kind="cost",
+                        window=window,
+                        phase=phase,
+                        length=length,
+                        batch=spec.costs.batch,
+                        **options,
+                        **common,
+                    )
+                )
+        for task, own in chosen:
+            for length in _task_lengths(spec, info, task, own):
+                for window in windows:
+                    fields = {
+                        "suite": task.suite,
+                        "task": task.name,
+                        "task_version": str(task.version),
+                        "protocol": task.protocol,
+                        "length": length,
+                        "limit": own.limit or spec.limit,
+                        "contexts": (own.contexts or spec.contexts) if task.has_lengths else None,
+                    }
+                    cells.append(_cell(info, kind="score", window=window, batch=spec.batch, **fields, **common))
+    unique = {cell.id: cell for cell in cells}
+    if not unique:
+        raise UserError("nothing to do: the spec has neither suites nor costs; add `suites` (--suite) or `costs`")
+    return list(unique.values())
+
+
+def _windows(info: ModelInfo, asked: Iterable[Window]) -> list[Window]:
+    if info.own_window == "none":
+        return ["none"]
+    return list(asked) or [info.own_window]
+
+
+def _choose_tasks(spec: Spec, suites: dict[str, list[Any]]) -> list[tuple[Any, TaskEntry]]:
+    for suite in spec.suites:
+        if suite not in suites:
+            raise UserError(f"no such suite: {suite!r}; {nearest(suite, suites, what='suites')}")
+    searched = spec.suites or (list(suites) if spec.tasks else [])
+    # A task that several suites hold is evaluated once, under the first of them.
+    tasks = {task.name: task for suite in reversed(searched) for task in reversed(suites[suite])}
+    ordered = list(dict.fromkeys(task.name for suite in searched for task in suites[suite]))
+    if not spec.tasks:
+        return [(tasks[name], TaskEntry(name=name)) for name in ordered]
+    for entry in spec.tasks:
+        if entry.name not in tasks:
+            elsewhere = [suite for suite, members in suites.items() if entry.name in {task.name for task in members}]
+            if elsewhere:
+                raise UserError(
+                    f"task {entry.name!r} is in suite {elsewhere[0]!r}, not in {', '.join(searched)}: "
+                    f"add --suite {elsewhere[0]}"
+                )
+            raise UserError(f"no such task: {entry.name!r}; {nearest(entry.name, tasks, what='tasks')}")
+        if entry.lengths and not tasks[entry.name].has_lengths:
+            raise UserError(f"task {entry.name!r} is not generated at a length: leave its `lengths` out")
+    return [(tasks[entry.name], entry) for entry in spec.tasks]
+
+
+def _fitting(lengths: Iterable[int], asked: bool, info: ModelInfo, what: str) -> list[int]:
+    lengths = list(dict.fromkeys(lengths))
+    beyond = [length for length in lengths if info.max_length is not None and length > info.max_length]
+    if beyond and (asked or len(beyond) == len(lengths)):
+        raise UserError(
+            f"length {beyond[0]} ({what}) is beyond {info.label}, which takes up to {info.max_length} tokens: "
+            f"give a shorter {'--cost-length' if what.startswith('costs') else '--length'}"
+        )
+    return [length for length in lengths if length not in beyond]
+
+
+def _task_lengths(spec: Spec, info: ModelInfo, task: Any, own: TaskEntry) -> list[int | None]:
+    if not task.has_lengths:
+        return [None]
+    asked = own.lengths or spec.lengths
+    return _fitting(asked or task.default_lengths, bool(asked), info, task.name)
+
+
+def _cost_points(spec: Spec, info: ModelInfo, windows: list[Window]) -> list[tuple[Window, int]]:
+    if spec.costs is None:
+        return []
+    # Without lengths of the user's own, a model shorter than all of the usual ones is measured at its longest.
+    usual = [length for length in COST_LENGTHS if length <= (info.max_length or COST_LENGTHS[-1])] or [info.max_length]
+    asked = spec.costs.lengths
+    points = [
+        (length, window)
+        for length in _fitting(usual if asked is None else asked, asked is not None, info, "costs")
+        for window in windows
+    ]
+    for extra in spec.costs.extra:
+        if extra.model in (info.name, info.label):
+            lengths = _fitting(extra.lengths, True, info, "costs.extra")
+            points += [(length, window) for length in lengths for window in _windows(info, extra.windows or windows)]
+    order = {window: place for place, window in enumerate(windows)}
+    points = sorted(dict.fromkeys(points), key=lambda point: (point[0], order.get(point[1], len(order))))
+    return [(window, length) for length, window in points]

@@ -1,0 +1,116 @@
+"""Score against window, a panel for every suite and length: what accuracy a narrower window costs, with and without
+slots.
+
+Error bars are 95% intervals. Full attention is a line across with its interval as a band, the constant answer a
+dotted line; a hollow marker is the mean of only some of the suite's tasks (the run has not got further, or cells
+failed). Windows stand at equal steps, so that 0 and settings by name have a place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ._frames import clean_text, window_order
+from ._settings import has_windows, settings_of, suite_label
+from ._style import INK, MUTED, PAPER, Code, NothingToDraw, finish, panels, score_axis, title
+from ._summary import INTERVAL, of_group, suite_groups, suite_scores
+
+TITLE = "Accuracy against window"
+ALT = (
+    "Mean score of each suite against the attention window, a line a model, with 95% intervals; full attention "
+    "and the constant answer as lines across."
+)
+CAPTION = (
+    "Bars are 95% intervals. A line across is full attention with its interval as a band; a dotted line is the "
+    "constant answer; a hollow marker is the mean of only some of the suite's tasks."
+)
+
+
+def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None, columns: int | None = None) -> Figure:
+    """A panel a (suite, length); NothingToDraw when no scored cell is `ok`."""
+    table = suite_scores(scores)
+    if table.empty:
+        raise NothingToDraw("no score to draw: no cell of scores.csv is ok yet")
+    code = Code(scores, costs)
+    settings = settings_of(table)
+    moving = [model for model in code.models if has_windows(settings, model)]
+    places = sorted({window for model, window in settings if model in moving and window != "none"}, key=window_order)
+    groups = suite_groups(table)
+    figure, all_axes = panels(len(groups), figure, columns)
+    for axes, (suite, length) in zip(all_axes, groups, strict=True):
+        rows = of_group(table, suite, length)
+        _draw_models(axes, rows, code, moving, places)
+        _draw_lines(axes, rows, code, [model for model in code.models if model not in moving])
+        majority = rows["majority"].dropna()
+        if len(majority):
+            axes.axhline(majority.mean(), color=MUTED, linestyle=":", linewidth=1.3, gid="majority")
+        score_axis(axes, rows["value"].max(), rows["metric"].iloc[0])
+        axes.set_xticks(
+            range(len(places)),
+            [clean_text(window, 12) for window in places],
+        )
+        axes.set_xlim(-0.5, max(len(places), 1) - 0.5)
+        if not places:
+            axes.set_xticks([])
+        axes.set_xlabel("window (tokens)" if places else "no windows measured")
+        title(axes, suite_label(suite, length, groups))
+    finish(figure, _handles(table, code, moving))
+    return figure
+
+
+def _draw_models(axes, rows: pd.DataFrame, code: Code, moving: list[str], places: list[str]) -> None:
+    for index, model in enumerate(moving):
+        own = rows[(rows["model"] == model) & rows["window"].isin(places)]
+        if own.empty:
+            continue
+        own = own.iloc[np.argsort([places.index(window) for window in own["window"]], kind="stable")]
+        # A small step aside for each model keeps the error bars apart.
+        x = np.array([places.index(window) for window in own["window"]]) + 0.09 * (index - (len(moving) - 1) / 2)
+        numbered = own["window"].str.fullmatch(r"\d+|full").to_numpy()
+        colour = code.colour(model)
+        axes.plot(x[numbered], own["value"].to_numpy()[numbered], color=colour, linestyle=code.line(model), label=model)
+        whole = (own["tasks"] == own["tasks_total"]).to_numpy()
+        for part, face in ((whole, colour), (~whole, PAPER)):
+            if part.any():
+                bars = INTERVAL * own["stderr"].to_numpy()[part]
+                axes.errorbar(
+                    x[part],
+                    own["value"].to_numpy()[part],
+                    yerr=bars,
+                    fmt="o",
+                    color=colour,
+                    markerfacecolor=face,
+                    elinewidth=1.2,
+                    zorder=3,
+                )
+
+
+def _draw_lines(axes, rows: pd.DataFrame, code: Code, fixed: list[str]) -> None:
+    for model in fixed:
+        for row in rows[rows["model"] == model].itertuples():
+            colour = code.colour(model)
+            axes.axhline(row.value, color=colour, linestyle=code.line(model), linewidth=1.4, label=model)
+            if pd.notna(row.stderr):
+                low, high = row.value - INTERVAL * row.stderr, row.value + INTERVAL * row.stderr
+                axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _handles(table: pd.DataFrame, code: Code, moving: list[str]) -> list[Line2D]:
+    handles = []
+    for model in code.models:
+        if model not in set(table["model"]):
+            continue
+        handle = code.model_handle(model)
+        if model in moving:
+            handle.set_marker("o")
+        elif (table.loc[table["model"] == model, "window"] == "full").any():
+            handle.set_label(f"{handle.get_label()} (full attention)")
+        handles.append(handle)
+    if table["majority"].notna().any():
+        handles.append(Line2D([], [], color=MUTED, linestyle=":", linewidth=1.3, label="constant answer"))
+    if (table["tasks"] < table["tasks_total"]).any():
+        handles.append(Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="none", label="some tasks only"))
+    return handles

@@ -1,0 +1,76 @@
+"""The report's sections in order, each with its words, pictures and tables; both the page and the Markdown are
+printed from these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from nha_eval.plots._frames import Frames
+
+from .content import cost_tables, environment_table, every_score, suite_table, task_tables
+from .status import failures
+from .tables import Table
+
+METHOD = (
+    "A suite's score is the unweighted mean over its tasks of each task's primary metric, one length at a time: contains "
+    "for recall; for choices acc_norm where the task reports it, else acc. Values are ± one standard error, that of a "
+    "suite combined from its tasks taken as independent. Bars in plots, and “not distinguishable”, mean 95% intervals (1.96 "
+    "standard errors); that is cautious, as the settings answer the same questions. The constant answer is the best score "
+    "to be had by always giving the same answer."
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot ready to print: inline SVG for wide and narrow pages, its caption and the words for those who cannot
+    see it."""
+
+    kind: str
+    title: str
+    alt: str
+    caption: str
+    wide: Markup
+    narrow: Markup
+    across: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section; `folded` is a long table that the page keeps closed and the Markdown leaves out."""
+
+    id: str
+    title: str
+    text: list[str] = field(default_factory=list)
+    figures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    code: list[tuple[str, str]] = field(default_factory=list)
+    folded: Table | None = None
+
+
+def make_sections(frames: Frames, pictures: dict[str, Picture], environment: dict, command: str, spec: str) -> list[Section]:
+    """The sections that have something to show."""
+
+    def of(*kinds: str) -> list[Picture]:
+        return [pictures[kind] for kind in kinds if kind in pictures]
+
+    suites = suite_table(frames)
+    known = {"window-accuracy", "latency-length", "memory-length", "accuracy-cost"}
+    others = [picture for kind, picture in pictures.items() if kind not in known]
+    failed = failures(frames)
+    about = environment_table(environment)
+    code = [*([("The command", command)] if command else []), *([("The spec", spec)] if spec else [])]
+    sections = [
+        Section("accuracy", "Accuracy against window", [], of("window-accuracy"), [suites] if suites else []),
+        Section("accuracy-cost", "Accuracy against cost", [], of("accuracy-cost")),
+        Section("tasks", "Tasks", [], [], task_tables(frames), [], every_score(frames)),
+        Section("latency", "Latency against length", [], of("latency-length")),
+        Section("memory", "Memory against length", [], of("memory-length")),
+        Section("costs", "Costs", [], [], cost_tables(frames)),
+        Section("more", "More plots", [], others),
+        Section("failures", "What could not be run, and why", [], [], [failed] if failed else []),
+        Section("method", "How scores are made", [METHOD] if suites else []),
+        Section("environment", "Environment", [], [], [about] if about else [], code),
+    ]
+    return [one for one in sections if one.text or one.figures or one.tables or one.code]

@@ -1,0 +1,237 @@
+"""What is to be evaluated, as the user says it: a YAML file, flags, or both (flags win).
+
+    models:                       # presets, checkpoint folders or hub ids; with windows of their own where wanted
+      - name: smollm2-135m
+        windows: [full]
+      - nha-smollm2-135m
+    windows: [16, 64, full]       # for models without their own
+    suites: [recall-local]
+
+Keys may be singular, as the flags are (`model`, `window`). Unknown keys are refused with the nearest known one. A spec
+of the package's own is found by its bare name (`eval quickstart`).
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nha_eval.errors import UserError, nearest
+
+SPECS = Path(__file__).parent / "specs"
+Window = int | str
+Length = Annotated[int, Field(ge=1)]
+
+
+def parse_window(value: Any) -> Window:
+    """A window as users write it: an integer >= 0, or "full". Raises ValueError with the one clear line."""
+    text = str(value).strip().lower()
+    if text == "full":
+        return "full"
+    if isinstance(value, bool) or not re.fullmatch(r"\d+", text):
+        raise ValueError(f"window {value!r}: wanted is an integer >= 0 (tokens) or 'full', such as 16,64,full")
+    return int(text)
+
+
+def _listed(value: Any) -> Any:
+    """A single entry, or a string with commas, as the list that it stands for."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if isinstance(value, list | tuple) or value is None else [value]
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _named(plural: str) -> Any:
+    return Field(default_factory=list, validation_alias=AliasChoices(plural, plural[:-1]))
+
+
+class ModelEntry(_Strict):
+    name: str = Field(min_length=1)
+    windows: list[Window] = _named("windows")  # tokens, or "full"; empty: the spec's
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _windows(cls, value: Any) -> Any:
+        return _unique([parse_window(item) for item in _listed(value) or []])
+
+
+class TaskEntry(_Strict):
+    name: str = Field(min_length=1)
+    lengths: list[Length] = _named("lengths")  # tokens; empty: the spec's
+    limit: int | None = Field(None, ge=1)  # examples; None: the spec's
+    contexts: int | None = Field(None, ge=1)  # contexts made a length; None: the spec's
+
+    _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value) or []))
+
+
+class ExtraCost(_Strict):
+    model: str = Field(min_length=1)
+    windows: list[Window] = _named("windows")  # tokens, or "full"; empty: all that the model is evaluated at
+    lengths: list[Length] = _named("lengths")  # tokens
+
+    _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value) or []))
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _windows(cls, value: Any) -> Any:
+        return _unique([parse_window(item) for item in _listed(value) or []])
+
+
+class CostSpec(_Strict):
+    lengths: list[Length] | None = Field(
+        None, validation_alias=AliasChoices("lengths", "length")
+    )  # tokens; None: 512, 1024, 2048 as far as the model goes
+    batch: int = Field(1, ge=1)  # sequences
+    repeats: int = Field(5, ge=1)  # timed prefills a cell at most
+    decode_tokens: int = Field(16, ge=1)  # timed decoding steps a cell
+    seconds: float = Field(20.0, gt=0)  # a cell's time budget; three timed repeats are made even beyond it
+    extra: list[ExtraCost] = Field(default_factory=list)  # further lengths for some models and windows
+
+    _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value)))
+
+
+class Spec(_Strict):
+    """A whole evaluation. Units and legal values stand beside each field."""
+
+    models: list[ModelEntry] = _named("models")
+    suites: list[str] = _named("suites")
+    tasks: list[TaskEntry] = _named("tasks")  # restricts the suites to these; or tasks by themselves
+    windows: list[Window] = _named("windows")  # tokens, or "full"; empty: as each model comes
+    lengths: list[Length] = _named("lengths")  # tokens, for tasks generated at a length; empty: each task's own
+    limit: int | None = Field(None, ge=1)  # examples a task; None: all
+    contexts: int | None = Field(None, ge=1)  # contexts generated a task and length; None: the task's own
+    batch: int = Field(8, ge=1)  # sequences scored together
+    device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
+    seed: int = Field(0, ge=0, lt=2**32)
+    threads: int | None = Field(None, ge=1)  # CPU threads; None: the physical cores
+    costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
+    out: str | None = None  # run folder; None: results/runs/NAME
+    data: str | None = None  # folder of fetched data and weights; None: NHA_EVAL_CACHE or the user's cache folder
+
+    @field_validator("models", "tasks", mode="before")
+    @classmethod
+    def _entries(cls, value: Any) -> Any:
+        return [{"name": item} if isinstance(item, str | int) else item for item in _listed(value) or []]
+
+    @field_validator("suites", "lengths", mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        return _listed(value) or []
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _windows(cls, value: Any) -> Any:
+        return _unique([parse_window(item) for item in _listed(value) or []])
+
+    @field_validator("costs", mode="before")
+    @classmethod
+    def _costs(cls, value: Any) -> Any:
+        return {True: CostSpec(), False: None}[value] if isinstance(value, bool) else value
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError(f"device {value!r}: wanted is auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what is measured, as plain data: what a run folder's spec.yaml holds and is compared by."""
+        return self.model_dump(mode="json", exclude={"out", "data"})
+
+
+def spec_names() -> list[str]:
+    """The package's own specs, by bare name."""
+    return sorted(path.stem for path in SPECS.glob("*.yaml"))
+
+
+def find_spec(given: str) -> Path:
+    """The spec file for a path or a bare name. Raises UserError when there is none."""
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path
+    if given in spec_names():
+        return SPECS / f"{given}.yaml"
+    if path.is_dir():
+        raise UserError(f"spec {given!r} is a folder: give a YAML file, or one of {', '.join(spec_names())}")
+    raise UserError(f"no such spec file: {given!r}; give a YAML file or a spec by name ({nearest(given, spec_names())})")
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The file's mapping, unchecked. Raises UserError for what is not a YAML mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UserError(f"cannot read {path}: {problem.strerror}") from problem
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        mark = getattr(problem, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not YAML ({getattr(problem, 'problem', None) or problem})") from problem
+    if content is None:
+        raise UserError(f"{path} is empty: a spec names at least `models` and `suites` (`list` shows what there is)")
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: a spec is a mapping of keys to values (models: ..., suites: ...), this is a {type(content).__name__}"
+        )
+    return content
+
+
+def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str) -> Spec:
+    """The checked spec of a file's mapping with the flags laid over it; `where` names the source in messages.
+
+    Raises UserError, one line, for the first thing that is wrong.
+    """
+    merged = _singular_to_plural(content)
+    costs = overrides.pop("costs", None)
+    merged.update({key: value for key, value in overrides.items() if value is not None})
+    if isinstance(costs, dict):
+        base = merged.get("costs")
+        merged["costs"] = {**(base if isinstance(base, dict) else {}), **costs}
+        if "lengths" in costs:
+            merged["costs"].pop("length", None)
+    elif costs is not None:
+        merged["costs"] = (merged.get("costs") or True) if costs else False
+    try:
+        return Spec.model_validate(merged)
+    except ValidationError as problem:
+        raise UserError(_first_problem(problem, where)) from problem
+
+
+def _singular_to_plural(content: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key, value in content.items():
+        plural = f"{key}s" if f"{key}s" in Spec.model_fields else key
+        if plural in merged:
+            raise UserError(f"the spec gives both `{plural}` and `{plural[:-1]}`: keep one")
+        merged[plural] = value
+    return merged
+
+
+def _first_problem(problem: ValidationError, where: str) -> str:
+    error = problem.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        parents, key = error["loc"][:-1], str(error["loc"][-1])
+        known = _fields_at(parents)
+        inside = f" in `{'.'.join(str(part) for part in parents)}`" if parents else ""
+        return f"{where}: unknown key `{key}`{inside}; {nearest(key, known, what='known keys')}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
+    wanted = error["msg"].replace("Input should be ", "wanted is ").split(" or instance of ")[0]
+    return f"{where}: `{place}` is {error['input']!r}: {wanted}"
+
+
+def _fields_at(parents: tuple[Any, ...]) -> list[str]:
+    kinds = {"models": ModelEntry, "tasks": TaskEntry, "costs": CostSpec, "extra": ExtraCost}
+    names = [part for part in parents if part in kinds]
+    return list((kinds[names[-1]] if names else Spec).model_fields)

@@ -1,0 +1,190 @@
+"""A run folder: opening it, keeping others out of it, and its two tables.
+
+`scores.csv` and `costs.csv` are tidy, a row a figure, in the order of the grid; they are rewritten whole from the cells
+each time, so they depend on nothing but the cells. This module imports neither torch nor pandas.
+"""
+
+import contextlib
+import csv
+import io
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from nha_eval.errors import MachineError, UserError, is_disk_trouble
+from nha_eval.journal import Journal, write_atomic
+from nha_eval.plan import Cell
+
+SCORE_COLUMNS = [
+    "model",
+    "window",
+    "suite",
+    "task",
+    "task_version",
+    "protocol",
+    "metric",
+    "value",
+    "stderr",
+    "n",
+    "length",
+    "batch_size",
+    "dtype",
+    "device",
+    "backend",
+    "seed",
+    "status",
+    "reason",
+]
+COST_COLUMNS = [
+    "model",
+    "window",
+    "phase",
+    "length",
+    "batch_size",
+    "dtype",
+    "device",
+    "backend",
+    "latency_ms",
+    "latency_ms_p25",
+    "latency_ms_p75",
+    "repeats",
+    "cold_start_ms",
+    "tokens_per_s",
+    "peak_memory_mb",
+    "state_bytes",
+    "status",
+    "reason",
+]
+RUNS = Path("results/runs")
+
+
+class RunFolder:
+    """One run's folder, locked for as long as the `with` block lasts.
+
+    Raises UserError when it cannot be written, holds another spec, or another run is working in it.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        self.path = path
+        self.settings = settings
+        self.journal = Journal(path)
+        self._lock = FileLock(path / ".lock", timeout=0)
+
+    def __enter__(self) -> "RunFolder":
+        self._make_writable()
+        try:
+            self._lock.acquire()
+        except Timeout as problem:
+            raise UserError(
+                f"another run is working in {self.path}: wait for it, or give another folder with --out"
+            ) from problem
+        try:
+            self._check_spec()
+            self.journal.sweep()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # The file stays: removing it would let two later runs lock two different files of that name.
+        self._lock.release()
+
+    def _make_writable(self) -> None:
+        try:
+            standing = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+            # A superuser may write anywhere; a folder marked read-only for everybody is meant that way all the same.
+            if not standing.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError(13, "marked read-only", str(standing))
+            for folder in (self.path, self.journal.cells, self.journal.samples):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{os.getpid()}"
+            probe.write_bytes(b"nha")
+            probe.unlink()
+        except OSError as problem:
+            with contextlib.suppress(OSError, UnboundLocalError):
+                probe.unlink()
+            if is_disk_trouble(problem) and problem.errno != 30:
+                raise MachineError(
+                    f"cannot write into {self.path}: {problem.strerror}; free some space, then give the same command again"
+                ) from problem
+            raise UserError(
+                f"cannot write into {self.path}: {problem.strerror or problem}; give a folder that can be written with --out"
+            ) from problem
+
+    def _check_spec(self) -> None:
+        """Refuse cells of another spec; where there are no cells yet, this spec takes the folder over."""
+        path = self.path / "spec.yaml"
+        text = yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True)
+        there = _read_mapping(path)
+        if there == yaml.safe_load(text):
+            return
+        if any(self.journal.cells.glob("*.json")):
+            keys = [key for key, value in yaml.safe_load(text).items() if there.get(key) != value]
+            differs = (
+                f"another spec (differs in: {', '.join(keys)})"
+                if there
+                else "an unknown spec (its spec.yaml is gone or broken)"
+            )
+            raise UserError(f"{self.path} holds a run of {differs}: choose another folder with --out, or remove that one")
+        (self.path / "environment.json").unlink(missing_ok=True)
+        write_atomic(path, text)
+
+    def write_tables(self, cells: list[Cell], records: dict[str, dict[str, Any]]) -> None:
+        """Rewrite both tables from the finished cells."""
+        scores, costs = [], []
+        for cell in cells:
+            if cell.id in records:
+                (scores if cell.kind == "score" else costs).extend(table_rows(cell, records[cell.id]))
+        for name, columns, rows in (("scores.csv", SCORE_COLUMNS, scores), ("costs.csv", COST_COLUMNS, costs)):
+            text = io.StringIO()
+            writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
+            writer.writeheader()
+            writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+            path = self.path / name
+            if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
+                write_atomic(path, text.getvalue())
+
+    def tables_newer_than_report(self) -> bool:
+        """Whether the report is missing or older than what it shows."""
+        reports = [self.path / "report.md", self.path / "report.html"]
+        shown = [self.path / name for name in ("scores.csv", "costs.csv", "environment.json") if (self.path / name).exists()]
+        if not all(path.exists() for path in reports):
+            return True
+        return max(path.stat().st_mtime_ns for path in shown) > min(path.stat().st_mtime_ns for path in reports)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def table_rows(cell: Cell, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cell's rows for its table; a cell without figures gives one row that says why."""
+    columns = SCORE_COLUMNS if cell.kind == "score" else COST_COLUMNS
+    common = {
+        **{key: value for key, value in cell.as_dict().items() if key in columns},
+        "batch_size": record.get("batch") or cell.batch,
+        "backend": record.get("backend"),
+        "status": record["status"],
+        "reason": record.get("reason"),
+    }
+    rows = record.get("rows") or [{}]
+    return [{**common, **{key: value for key, value in row.items() if key in columns}} for row in rows]
+
+
+def find_run(given: str) -> Path:
+    """The run folder for a path or a bare name under results/runs. Raises UserError when there is none."""
+    for path in (Path(given).expanduser(), RUNS / given):
+        if (path / "spec.yaml").is_file():
+            return path
+    runs = sorted(path.parent.name for path in RUNS.glob("*/spec.yaml"))
+    there = f" (runs: {', '.join(runs)})" if runs else ""
+    raise UserError(f"no such run: {given!r}; give a run folder, or the name of one under {RUNS}{there}")

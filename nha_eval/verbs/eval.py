@@ -1,0 +1,83 @@
+"""`eval`: models x windows x suites -> accuracy, latency, memory -> a run folder with its report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = (
+    "Example: [bold]python run_eval.py eval --model nha-smollm2-135m --suite recall-local --window 16,64,full "
+    "--length 512 --limit 50[/bold]\n\n"
+    "A spec with one change: [bold]python run_eval.py eval quickstart --seed 1 --out results/runs/seed1[/bold]"
+)
+
+
+def command(
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPEC.yaml]", help="A spec file, or the name of a shipped one (`list` shows them)."),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Preset, checkpoint folder or hub id. Repeatable.")] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="Suite of tasks. Repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks. Repeatable.")] = None,
+    window: Annotated[
+        list[str] | None, typer.Option(help="Windows in tokens, or full: 16,64,full. Default: as the model comes.")
+    ] = None,
+    length: Annotated[
+        list[str] | None, typer.Option(help="Context lengths in tokens, for tasks made at a length: 512,1024.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Examples a task. Default: all.")] = None,
+    contexts: Annotated[int | None, typer.Option(help="Contexts generated a task and length.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Sequences scored together. Default: 8.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: 0.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: the physical cores.")] = None,
+    costs: Annotated[bool | None, typer.Option("--costs/--no-costs", help="Measure latency and memory. Default: yes.")] = None,
+    cost_length: Annotated[list[str] | None, typer.Option(help="Lengths to measure costs at: 512,2048.")] = None,
+    cost_batch: Annotated[int | None, typer.Option(help="Batch to measure costs at. Default: 1.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: results/runs/NAME.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of fetched data and weights. Default: the user's cache.")] = None,
+) -> int:
+    """Evaluate models over windows and suites: accuracy, latency and memory, with a report.
+
+    The same command again goes on where it stopped. Flags override the spec.
+    Exit codes: 0 done, 1 stopped by the machine, 2 wrong input, 3 some data could not be had, 130 interrupted.
+    """
+    from nha_eval.errors import UserError
+    from nha_eval.evaluate import prepare
+    from nha_eval.spec import find_spec, make_spec, read_spec
+
+    flags = {
+        "models": model,
+        "suites": suite,
+        "tasks": task,
+        "windows": _split(window),
+        "lengths": _split(length),
+        "limit": limit,
+        "contexts": contexts,
+        "batch": batch,
+        "device": device,
+        "dtype": dtype,
+        "seed": seed,
+        "threads": threads,
+        "out": None if out is None else str(out),
+        "data": None if data is None else str(data),
+    }
+    cost_flags = {key: value for key, value in {"lengths": _split(cost_length), "batch": cost_batch}.items() if value}
+    if cost_flags and costs is False:
+        raise UserError("--no-costs does not go with --cost-length and --cost-batch: leave one out")
+    overrides = {**{key: value for key, value in flags.items() if value is not None}, "costs": cost_flags or costs}
+    if spec is None and not model:
+        raise UserError(
+            "nothing to evaluate: give a spec (`eval quickstart`) or --model and --suite; `eval --help` shows an example"
+        )
+    path = None if spec is None else find_spec(spec)
+    content = {} if path is None else read_spec(path)
+    changed = {key for key, value in overrides.items() if value is not None} - {"out", "data"}
+    checked = make_spec(content, overrides, where="the command line" if path is None else str(path))
+    return prepare(checked, name=path.stem if path is not None and not changed else None).go()
+
+
+def _split(values: list[str] | None) -> list[str] | None:
+    return None if not values else [part.strip() for value in values for part in value.split(",") if part.strip()]

@@ -1,0 +1,91 @@
+"""A synthetic run with round figures for the tests of plots and report, whose means and ratios can be worked out by hand."""
+
+import csv
+import json
+
+from nha_eval.store import COST_COLUMNS, SCORE_COLUMNS
+
+FULL, NHA, SWA = "base", "nha-base", "swa-base"
+# Recall at 1,024 tokens, tasks (one, two), each with standard errors (0.03, 0.04), so 0.025 for the suite.
+RECALL = {
+    (FULL, "full"): (0.8, 0.6),
+    (SWA, "64"): (0.3, 0.2),
+    (NHA, "64"): (0.5, 0.4),
+    (SWA, "256"): (0.6, 0.5),
+    (NHA, "256"): (0.75, 0.6),
+}
+CHOICE = {(FULL, "full"): 0.6, (SWA, "64"): 0.5, (NHA, "64"): 0.52, (SWA, "256"): 0.58, (NHA, "256"): 0.61}
+MIB = 2**20
+
+
+def score(model, window, task, value, stderr="", *, suite="recall-local", metric="contains", length="", **other):
+    row = {
+        "task_version": "1",
+        "protocol": "local",
+        "n": 100,
+        "batch_size": 8,
+        "dtype": "float32",
+        "device": "cpu",
+        "status": "ok",
+    }
+    named = {"model": model, "window": window, "suite": suite, "task": task, "metric": metric, "value": value, "stderr": stderr}
+    return {**row, **named, "length": length, "seed": 0, **other}
+
+
+def cost(model, window, phase, length, latency, state, *, spread=0.02, **other):
+    quartiles = {"latency_ms_p25": latency * (1 - spread), "latency_ms_p75": latency * (1 + spread)}
+    row = {
+        "model": model,
+        "window": window,
+        "phase": phase,
+        "length": length,
+        "batch_size": 1,
+        "dtype": "float32",
+        "device": "cpu",
+    }
+    figures = {"latency_ms": latency, "repeats": 5, "cold_start_ms": latency * 2, "tokens_per_s": 1000 / latency}
+    return {**row, **figures, **quartiles, "peak_memory_mb": 800, "state_bytes": state, "status": "ok", **other}
+
+
+def full_scores():
+    rows = []
+    for (model, window), (one, two) in RECALL.items():
+        rows += [score(model, window, "one", one, 0.03, length=1024), score(model, window, "two", two, 0.04, length=1024)]
+        rows += [score(model, window, "one", one, 0.03, length=512), score(model, window, "two", two, 0.04, length=512)]
+    for (model, window), value in CHOICE.items():
+        common = {"suite": "commonsense-local"}
+        rows.append(score(model, window, "dialogue", value - 0.1, 0.02, metric="acc", **common))
+        rows.append(score(model, window, "dialogue", value, 0.02, metric="acc_norm", **common))
+        rows.append(score(model, window, "dialogue", 0.4, metric="majority", **common))
+    return rows
+
+
+def full_costs():
+    rows = []
+    for length in (1024, 4096):
+        rows += [cost(FULL, "full", "prefill", length, length, 84 * MIB), cost(FULL, "full", "decode", length, 100, 84 * MIB)]
+        for model, factor in ((NHA, 0.83), (SWA, 0.7)):
+            rows.append(cost(model, "64", "prefill", length, length * factor, 4 * MIB))
+            rows.append(cost(model, "64", "decode", length, 101, 4 * MIB))
+    return rows
+
+
+def write_run(folder, scores=None, costs=None, environment=None, spec=None):
+    """A run folder with the tables given (rows as dicts); None leaves a file out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, columns, rows in (("scores.csv", SCORE_COLUMNS, scores), ("costs.csv", COST_COLUMNS, costs)):
+        if rows is not None:
+            with (folder / name).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, columns, restval="")
+                writer.writeheader()
+                writer.writerows(rows)
+    if environment is not None:
+        (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    if spec is not None:
+        (folder / "spec.yaml").write_text(spec, encoding="utf-8")
+    return folder
+
+
+def full_run(folder):
+    environment = {"command": "python run_eval.py eval quickstart", "versions": {"torch": "2.13.0"}, "gpu": None}
+    return write_run(folder, full_scores(), full_costs(), environment, "models: [base, nha-base, swa-base]\n")

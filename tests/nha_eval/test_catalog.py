@@ -1,0 +1,142 @@
+"""What a model's name stands for, and that a broken checkpoint is refused in one line before anything runs."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nha_eval import hub
+from nha_eval.catalog import describe, own_window
+from nha_eval.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "checkpoint"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 128}))
+    save_file({"weight": torch.arange(1000.0)}, path / "model.safetensors")
+    return path
+
+
+def refusal(name):
+    with pytest.raises(UserError) as problem:
+        describe(str(name))
+    assert "\n" not in str(problem.value)
+    return str(problem.value)
+
+
+def test_a_folder(folder):
+    info = describe(str(folder))
+    assert (info.label, info.own_window, info.max_length) == ("checkpoint", "full", 128)
+
+
+def test_the_fingerprint_is_the_weights_and_the_configuration_not_the_place(folder, tmp_path):
+    before = describe(str(folder)).fingerprint
+    moved = folder.rename(tmp_path / "moved")
+    assert describe(str(moved)).fingerprint == before
+    save_file({"weight": torch.arange(1000.0) + (torch.arange(1000) == 999)}, moved / "model.safetensors")
+    other = describe(str(moved)).fingerprint
+    (moved / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 256}))
+    assert len({before, other, describe(str(moved)).fingerprint}) == 3
+
+
+def test_large_weights_are_sampled(folder, monkeypatch):
+    monkeypatch.setattr("nha_eval.catalog.WHOLE", 100)
+    monkeypatch.setattr("nha_eval.catalog.BLOCK", 64)
+    before = describe(str(folder)).fingerprint
+    save_file({"weight": torch.arange(1000.0) * 1.001}, folder / "model.safetensors")
+    assert describe(str(folder)).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-10]), "corrupt: it has"),
+        (lambda f: (f / "model.safetensors").write_bytes(b""), "no safetensors header"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\x08" + bytes(7) + b"notjson!"), "its header cannot be read"),
+        (lambda f: (f / "model.safetensors").write_bytes(bytes([255] * 64)), "no safetensors header"),
+        (lambda f: (f / "model.safetensors").unlink(), "no .safetensors weights"),
+        (lambda f: (f / "model.safetensors").rename(f / "model.bin"), "only safetensors are loaded"),
+        (lambda f: (f / "config.json").unlink(), "no config.json"),
+        (lambda f: (f / "config.json").write_text(""), "config.json is broken"),
+        (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
+        (
+            lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "shard-2.safetensors"}}'),
+            "shard-2.safetensors is missing",
+        ),
+    ],
+)
+def test_broken_checkpoints(folder, damage, message):
+    damage(folder)
+    assert message in refusal(folder)
+
+
+def test_names_that_stand_for_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "did you mean 'nha-tiny'" in refusal("nha-tinny")
+    assert "no such checkpoint folder" in refusal("./nowhere")
+    assert "no such checkpoint folder" in refusal(tmp_path / "nowhere")
+    assert "is a file" in refusal(folder / "config.json")
+    assert "no such form: 'rnn'" in refusal(f"rnn:{folder}")
+
+
+def test_presets_and_forms(folder):
+    tiny = describe("nha-tiny")
+    assert tiny.own_window != "none"
+    assert describe("gsa-tiny").own_window == "none"
+    assert tiny.fingerprint == describe("nha-tiny").fingerprint != describe("gsa-tiny").fingerprint
+    hybrid = describe(f"nha:{folder}")
+    assert hybrid.label == "nha:checkpoint"
+    assert hybrid.fingerprint != describe(str(folder)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({"model_type": "llama"}, "full"),
+        ({"model_type": "mistral", "sliding_window": 4096}, 4096),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, "full"),
+        ({"model_type": "nha", "mixers": ["nha"] * 2, "windows": [64, 64]}, 64),
+        ({"model_type": "nha", "mixers": ["nha"] * 2, "windows": [64, None]}, "own"),
+        ({"model_type": "nha", "mixers": ["gsa", "attention"], "windows": [None, None]}, "full"),
+        ({"model_type": "nha", "mixers": ["gsa"] * 2, "windows": [None, None]}, "none"),
+    ],
+)
+def test_own_windows(config, window):
+    assert own_window(config) == window
+
+
+def test_a_hub_that_does_not_answer_is_found_out_in_time(monkeypatch):
+    import time
+
+    import requests
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(requests, "get", lambda *args, **kwargs: time.sleep(60))
+    monkeypatch.setattr(hub, "PATIENCE", 0.3)
+    began = time.monotonic()
+    with pytest.raises(OSError, match="no answer within"):
+        hub.ask("https://hub.invalid", 0.3)
+    assert hub.reachable(0.3) == (False, "no answer within 0.3 s")
+    assert time.monotonic() - began < 2
+
+
+def test_a_hub_model_offline(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in refusal("nobody/nothing")
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_model_that_the_hub_does_not_have(monkeypatch, status):
+    from types import SimpleNamespace
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "ask", lambda url: SimpleNamespace(status_code=status))
+    assert f"({status})" in refusal("nobody/nothing")

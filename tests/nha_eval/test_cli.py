@@ -1,0 +1,112 @@
+"""The command line as a user meets it: quick help, one line for a mistake, the exit codes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fakes
+import pytest
+
+from nha_eval import cli
+from nha_eval.plots import plot_kinds
+
+ROOT = Path(cli.__file__).parent.parent
+VERBS = ("eval", "list", "doctor", "report", "plot")
+
+
+def call(*arguments, **options):
+    command = [sys.executable, str(ROOT / "run_eval.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    assert cli.run([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Example: python run_eval.py" in " ".join(shown.split())
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from nha_eval import cli; code = cli.run(['eval', '--help']); "
+        "heavy = {'torch', 'transformers', 'lm_eval', 'pandas', 'matplotlib', 'models'} & set(sys.modules); "
+        "print(heavy, file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "set()"
+
+
+def test_help_is_quick():
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert call("--help").returncode == 0
+        times.append(time.monotonic() - began)
+    assert min(times) < 1.5
+
+
+def test_version(capsys):
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("nha-eval 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evl"], "eval"),
+        (["eval"], "nothing to evaluate"),
+        (["eval", "--modle", "x"], "--model"),
+        (["eval", "--limit", "many", "--model", "nha-tiny"], "--limit"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--window", "-1"], "window '-1'"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--window", "16,abc"], "window 'abc'"),
+        (["eval", "--model", "nha-tiny", "--dtype", "int4"], "`dtype` is 'int4'"),
+        (["eval", "--model", "nha-tiny", "--no-costs", "--cost-length", "64"], "--no-costs"),
+        (["eval", "nowhere.yaml"], "no such spec file: 'nowhere.yaml'"),
+        (["report", "nowhere"], "no such run: 'nowhere'"),
+        (["plot", "pie-chart", "nowhere", "--out", "x.svg"], "no such plot: 'pie-chart'"),
+        (["plot"], "Missing argument"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "is empty"), ("modle: x\n", "did you mean 'models'"), ("- x\n", "mapping"), ("a: [", "not YAML")],
+)
+def test_a_broken_spec_is_one_line_and_code_2(text, message, capsys, tmp_path):
+    (tmp_path / "spec.yaml").write_text(text)
+    assert cli.run(["eval", str(tmp_path / "spec.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} {ROOT / 'run_eval.py'} eval --help | head -1", shell=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+
+
+def test_report_and_plot_of_a_run(tmp_path, capsys):
+    fakes.make_run(tmp_path / "run").go()
+    capsys.readouterr()
+    assert cli.run(["report", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/report.html").is_file()
+    kind = plot_kinds()[0]
+    picture = tmp_path / "new/picture.svg"
+    assert cli.run(["plot", kind, str(tmp_path / "run"), "--out", str(picture)]) == 0
+    assert picture.read_text().lstrip().startswith("<?xml")
+    assert cli.run(["plot", kind, str(tmp_path / "run"), "--out", str(tmp_path / "picture.doc")]) == 2
+    assert "wanted is a name that ends in" in capsys.readouterr().err

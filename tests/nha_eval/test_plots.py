@@ -1,0 +1,218 @@
+"""Plots: kinds found by file name, drawn figures equal to the frames', partial tables, and the same bytes twice."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_run import FULL, NHA, SWA, cost, full_costs, full_run, full_scores, score
+
+from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds
+from nha_eval.plots._style import PALETTE, THEMED
+
+
+def frames(scores=None, costs=None):
+    return make_frames(*(pd.DataFrame(rows) if rows else None for rows in (scores, costs)))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return frames(full_scores(), full_costs())
+
+
+def lines(axes):
+    """Label -> x and y of every labelled line, error bars' data lines among them."""
+    found = {}
+    for line in axes.get_lines():
+        if not line.get_label().startswith("_"):
+            found[line.get_label()] = (np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float))
+    for bars in axes.containers:
+        found.setdefault(bars.get_label(), tuple(np.asarray(part, float) for part in bars[0].get_data()))
+    return found
+
+
+def titles(drawn):
+    return [axes.get_title(loc="left") for axes in drawn.axes]
+
+
+def test_kinds_are_the_files():
+    assert {"window-accuracy", "latency-length", "memory-length", "accuracy-cost"} <= set(plot_kinds())
+    assert not [kind for kind in plot_kinds() if kind.startswith(("-", "_"))]
+
+
+@pytest.mark.parametrize("kind", plot_kinds())
+def test_every_kind_has_its_words_and_draws(kind, whole):
+    module = plot_kind(kind)
+    assert module.TITLE and module.ALT and module.CAPTION
+    for columns in (None, 1):
+        drawn = figure(kind, whole, columns=columns)
+        assert drawn.axes and drawn.legends
+
+
+def test_unknown_kind_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no plot kind 'window-acuracy'; did you mean 'window-accuracy'\?"):
+        plot_kind("window-acuracy")
+
+
+def test_window_accuracy_draws_what_the_frame_says(whole):
+    drawn = figure("window-accuracy", whole)
+    assert titles(drawn) == ["recall-local, 512 tokens", "recall-local, 1,024 tokens", "commonsense-local"]
+    recall = drawn.axes[1]
+    found = lines(recall)
+    assert found[NHA][1] == pytest.approx([0.45, 0.675])
+    assert found[SWA][1] == pytest.approx([0.25, 0.55])
+    assert found[FULL][1] == pytest.approx([0.7, 0.7])
+    assert [label.get_text() for label in recall.get_xticklabels()] == ["64", "256"]
+    # A bar reaches 1.96 standard errors, 0.025 each, to both sides.
+    segments = [segment for bars in recall.containers for segment in bars[2][0].get_segments()]
+    assert sorted(segment[1][1] - segment[0][1] for segment in segments) == pytest.approx([2 * 1.96 * 0.025] * 4)
+    assert not recall.findobj(lambda artist: artist.get_gid() == "majority")
+    constant = drawn.axes[2].findobj(lambda artist: artist.get_gid() == "majority")
+    assert [line.get_ydata()[0] for line in constant] == [0.4]
+    assert lines(drawn.axes[2])[FULL][1] == pytest.approx([0.6, 0.6])
+
+
+def test_window_accuracy_marks_means_of_some_tasks():
+    rows = [score(SWA, "64", "one", 0.5, 0.1), score(SWA, "64", "two", 0.1, 0.1), score(SWA, "16", "one", 0.4, 0.1)]
+    drawn = figure("window-accuracy", frames(rows))
+    faces = [bars[0].get_markerfacecolor() for bars in drawn.axes[0].containers]
+    assert sorted(faces) == sorted(["#ffffff", PALETTE[0]])
+    assert "some tasks only" in [text.get_text() for text in drawn.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("windows", "places"),
+    [(["0", "8"], ["0", "8"]), ([64, 16], ["16", "64"]), ([64.0, "full"], ["64", "full"]), (["own"], ["own"]), (["full"], [])],
+    ids=["zero", "integers", "floats", "own", "full only"],
+)
+def test_windows_of_any_kind_have_a_place(windows, places):
+    drawn = figure("window-accuracy", frames([score("m", window, "one", 0.5, 0.1) for window in windows]))
+    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == places
+
+
+def test_latency_draws_medians_and_quartiles(whole):
+    drawn = figure("latency-length", whole)
+    assert titles(drawn) == ["Prefill", "Decoding one token"]
+    prefill = lines(drawn.axes[0])
+    assert prefill[f"{NHA}|64"][0] == pytest.approx([1024, 4096])
+    assert prefill[f"{NHA}|64"][1] == pytest.approx([1.024 * 0.83, 4.096 * 0.83])
+    assert drawn.axes[0].get_ylabel() == "median latency (s)"
+    decode = lines(drawn.axes[1])
+    assert decode[f"{FULL}|full"][1] == pytest.approx([100, 100])
+    assert drawn.axes[1].get_ylabel() == "median latency (ms)" and drawn.axes[1].get_ylim()[0] == 0
+
+
+def test_memory_draws_peak_and_state(whole):
+    drawn = figure("memory-length", whole)
+    assert titles(drawn) == ["Prefill", "Decoding one token", "State kept while decoding"]
+    state = lines(drawn.axes[2])
+    assert state[f"{FULL}|full"][1] == pytest.approx([84, 84]) and state[f"{SWA}|64"][1] == pytest.approx([4, 4])
+    assert drawn.axes[2].get_ylabel() == "state (MiB)"
+
+
+def test_accuracy_cost_joins_scores_and_costs(whole):
+    drawn = figure("accuracy-cost", whole)
+    assert titles(drawn) == ["recall-local, 1,024 tokens"] * 3 + ["commonsense-local"] * 3
+    points = lines(drawn.axes[0])
+    assert points[f"{NHA}|64"] == (pytest.approx([4]), pytest.approx([0.45]))
+    assert points[f"{FULL}|full"] == (pytest.approx([84]), pytest.approx([0.7]))
+    assert drawn.axes[0].get_xlabel() == "state at 4,096 tokens (MiB)"
+    # Windows that were scored but not timed have no place in this plot.
+    assert f"{NHA}|256" not in points
+
+
+def test_accuracy_cost_takes_the_length_that_most_settings_share():
+    costs = [cost(model, "64", "prefill", 512, 10, 100) for model in (SWA, NHA)] + [cost(NHA, "64", "prefill", 4096, 80, 100)]
+    scores = [score(model, "64", "one", 0.5, 0.1) for model in (SWA, NHA)]
+    assert figure("accuracy-cost", frames(scores, costs)).axes[0].get_xlabel() == "state at 512 tokens (bytes)"
+
+
+def test_batches_are_kept_apart():
+    costs = [cost("m", "64", "prefill", 512, 10 * batch, 100, batch_size=batch) for batch in (1, 4)]
+    assert titles(figure("latency-length", frames(None, costs))) == ["Prefill, batch 1", "Prefill, batch 4"]
+
+
+@pytest.mark.parametrize("kind", plot_kinds())
+@pytest.mark.parametrize("status", [None, "oom", "unavailable", "error"])
+def test_nothing_to_draw_is_said_in_one_line(kind, status, tmp_path):
+    rows = [score("m", "64", "one", "", status=status)] if status else None
+    costs = [
+        {**cost("m", "64", "prefill", 512, 1, 1, status=status), "latency_ms": "", "state_bytes": "", "peak_memory_mb": ""}
+    ]
+    out = tmp_path / "plot.svg"
+    with pytest.raises(ValueError, match=r"^no [^\n]+$"):
+        draw(kind, frames(rows, costs if status else None), out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [*((kind, "svg") for kind in plot_kinds()), ("window-accuracy", "png"), ("window-accuracy", "pdf")]
+)
+def test_two_calls_give_the_same_bytes(kind, suffix, whole, tmp_path):
+    first, second = (draw(kind, whole, tmp_path / name / f"plot.{suffix}").read_bytes() for name in "ab")
+    assert first == second
+    assert first[:5] in (b"<?xml", b"\x89PNG\r", b"%PDF-")
+    if suffix == "svg":
+        # Other colours would not turn with the page's theme.
+        assert set(re.findall(r"#[0-9a-f]{6}\b", first.decode())) <= set(THEMED)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", ""])
+def test_other_formats_are_refused(suffix, whole, tmp_path):
+    with pytest.raises(ValueError, match=r"\.svg, \.png or \.pdf"):
+        draw("window-accuracy", whole, tmp_path / f"plot.{suffix}")
+
+
+@pytest.mark.parametrize("name", ["$x_{1", "<b>&\"'", "a\nb", "x" * 10_000, "\u202eevil", "模型🙂", "a\x00b"], ids=range(7))
+def test_hostile_names_are_drawn_as_text(name, tmp_path):
+    rows = [score(name, "16", name, 0.5, 0.1, suite=name), score(name, "full", name, 0.6, 0.1, suite=name)]
+    out = draw("window-accuracy", frames(rows), tmp_path / "plot.svg")
+    root = ET.parse(out).getroot()
+    assert not [element for element in root.iter() if element.tag.endswith(("}b", "}script"))]
+    assert max(len(text) for text in root.itertext()) < 200
+    draw("window-accuracy", frames(rows), tmp_path / "plot.png")
+
+
+def test_a_users_matplotlib_settings_change_nothing(whole, tmp_path):
+    import matplotlib
+
+    plain = draw("window-accuracy", whole, tmp_path / "a.svg").read_bytes()
+    with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "axes.grid": False}):
+        assert draw("window-accuracy", whole, tmp_path / "b.svg").read_bytes() == plain
+
+
+def test_names_that_look_like_missing_values_survive(tmp_path):
+    run = full_run(tmp_path / "run")
+    text = (run / "scores.csv").read_text().replace("nha-base", "NA").replace("swa-base", "null")
+    (run / "scores.csv").write_text(text)
+    assert set(load_frames(run).scores["model"]) == {FULL, "NA", "null"}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("missing", "no run folder at missing"), (3, "not int")],
+)
+def test_sources_that_are_none_are_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        load_frames(source)
+
+
+def test_an_empty_or_cut_table_is_read_as_far_as_it_goes(tmp_path):
+    run = full_run(tmp_path / "run")
+    (run / "costs.csv").write_text("")
+    (run / "scores.csv").write_text("\n".join((run / "scores.csv").read_text().splitlines()[:4]) + "\nbase,full,recall-lo")
+    tables = load_frames(run)
+    assert tables.costs.empty and len(tables.scores) == 4
+    assert figure("window-accuracy", tables).axes
+
+
+def test_plots_import_neither_torch_nor_pyplot():
+    code = (
+        "import sys; from nha_eval import plots; plots.plot_kinds(); assert 'pandas' not in sys.modules; "
+        "[plots.plot_kind(kind) for kind in plots.plot_kinds()]; plots.make_frames(); "
+        "bad = {'torch', 'matplotlib.pyplot', 'transformers'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,115 @@
+"""Specs: what is taken, what is refused, and that a refusal is one line naming the nearest known key."""
+
+import pytest
+
+from nha_eval.errors import UserError
+from nha_eval.spec import find_spec, make_spec, parse_window, read_spec, spec_names
+
+
+def check(content, **flags):
+    return make_spec(content, flags, where="mine.yaml")
+
+
+def test_names_may_be_singular_and_entries_bare():
+    spec = check({"model": "a", "suite": "s", "window": "16,full", "length": 512, "task": ["t", {"name": "u", "limit": 3}]})
+    assert [model.name for model in spec.models] == ["a"]
+    assert spec.suites == ["s"]
+    assert spec.windows == [16, "full"]
+    assert spec.lengths == [512]
+    assert [(task.name, task.limit) for task in spec.tasks] == [("t", None), ("u", 3)]
+
+
+def test_a_model_can_have_windows_of_its_own():
+    spec = check({"models": [{"name": "a", "windows": ["full", 16, 16]}, "b"]})
+    assert spec.models[0].windows == ["full", 16]
+    assert spec.models[1].windows == []
+
+
+def test_flags_win_over_the_file():
+    spec = check({"models": ["a"], "limit": 5, "costs": {"length": [128], "repeats": 9}}, limit=7, costs={"lengths": [64]})
+    assert spec.limit == 7
+    assert spec.costs.lengths == [64]
+    assert spec.costs.repeats == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "flag", "measured"),
+    [(None, None, True), (None, False, False), (False, None, False), (False, True, True), ({"batch": 2}, True, True)],
+)
+def test_costs_are_on_unless_said_otherwise(given, flag, measured):
+    content = {} if given is None else {"costs": given}
+    costs = check(content, costs=flag).costs
+    assert (costs is not None) == measured
+    if isinstance(given, dict):
+        assert costs.batch == 2
+
+
+@pytest.mark.parametrize("window", [-1, "-1", "abc", 1.5, True, "16 32", ""])
+def test_windows_that_are_none(window):
+    with pytest.raises(ValueError, match="wanted is an integer >= 0"):
+        parse_window(window)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"modles": ["a"]}, "unknown key `modles`; did you mean 'models'?"),
+        ({"costs": {"lenght": 3}}, "unknown key `lenght` in `costs`; did you mean 'lengths'?"),
+        ({"models": [{"name": "a", "window_": 3}]}, "unknown key `window_` in `models.0`; did you mean 'windows'?"),
+        ({"windows": [-1]}, "window -1: wanted is an integer >= 0"),
+        ({"limit": 0}, "`limit` is 0"),
+        ({"lengths": ["many"]}, "`lengths.0` is 'many'"),
+        ({"device": "gpu"}, "device 'gpu': wanted is auto, cpu, cuda"),
+        ({"dtype": "f32"}, "`dtype` is 'f32': wanted is 'auto', 'float32'"),
+        ({"model": "a", "models": "b"}, "both `models` and `model`"),
+        ({"seed": -1}, "`seed` is -1"),
+    ],
+)
+def test_refused_in_one_line(content, message):
+    with pytest.raises(UserError) as refusal:
+        check(content)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        ("- a\n- b\n", "this is a list"),
+        ("a: [", "not YAML"),
+        ("42", "this is a int"),
+    ],
+)
+def test_files_that_are_no_specs(tmp_path, text, message):
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_spec(path)
+
+
+def test_a_python_object_in_yaml_is_not_made(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text("models: !!python/object/apply:os.system [exit]\n")
+    with pytest.raises(UserError, match="not YAML"):
+        read_spec(path)
+
+
+def test_binary_file_is_refused(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match="not YAML"):
+        read_spec(path)
+
+
+@pytest.mark.parametrize("name", spec_names())
+def test_shipped_specs_are_whole(name):
+    spec = make_spec(read_spec(find_spec(name)), {}, where=name)
+    assert spec.models
+    assert spec.suites or spec.costs
+
+
+def test_a_spec_that_is_not_there_names_the_shipped_ones():
+    with pytest.raises(UserError, match="quickstart"):
+        find_spec("quickstrat")

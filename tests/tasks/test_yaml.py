@@ -1,0 +1,87 @@
+"""Every task YAML there is, through lm-eval's own machinery: it loads, a gold answer scores 100 and an empty one 0."""
+
+import sys
+
+import pytest
+from lm_eval.tasks import TaskManager
+
+from tasks import TASKS_PATH
+from tasks.suites import TaskInfo, suite_names, suite_tasks
+
+TASKS = [task for suite in suite_names() for task in suite_tasks(suite)]
+SMALL = {"lengths": [512], "contexts": 2}
+
+
+def load(name: str, metadata: dict = SMALL):
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=metadata)
+    return manager.load(name)["tasks"][name]
+
+
+def prompt(task, doc: dict) -> str:
+    return task.fewshot_context(doc, task.config.num_fewshot or 0)
+
+
+@pytest.mark.parametrize("info", TASKS, ids=lambda info: info.name)
+def test_gold_scores_100_and_empty_0(small_data, info: TaskInfo):
+    task = load(info.name)
+    docs = list(task.test_docs())
+    assert docs
+    for doc in docs:
+        assert doc["context_id"]
+        if task.OUTPUT_TYPE == "generate_until":
+            gold = task.process_results(doc, [task.doc_to_target(doc) + ", and so on"])
+            empty = task.process_results(doc, [""])
+        else:
+            right = [(-1.0 if i == doc["gold"] else -1000.0, False) for i in range(len(doc["choices"]))]
+            wrong = [(-1000.0 if i == doc["gold"] else -1.0, False) for i in range(len(doc["choices"]))]
+            gold, empty = task.process_results(doc, right), task.process_results(doc, wrong)
+        assert set(gold.values()) == {1.0}
+        assert set(empty.values()) == {0.0}
+        assert set(gold) == set(task.aggregation())
+
+
+@pytest.mark.parametrize("info", TASKS, ids=lambda info: info.name)
+def test_what_the_suite_says_is_what_lm_eval_loads(small_data, info: TaskInfo):
+    task = load(info.name)
+    assert str(task.VERSION) == info.version
+    assert task.config.metadata["protocol"] == info.protocol == info.suite
+    assert info.name.startswith(("recall_", "commonsense_"))
+    assert info.has_lengths == bool(info.default_lengths) == info.name.startswith("recall_")
+
+
+@pytest.mark.parametrize("suite", suite_names())
+def test_a_suite_is_an_lm_eval_tag(small_data, suite):
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=SMALL)
+    assert sorted(manager.load(suite)["tasks"]) == [info.name for info in suite_tasks(suite)]
+
+
+@pytest.mark.parametrize("name", [info.name for info in TASKS if info.name.endswith("shot")])
+def test_few_shot_prefix_is_long_shared_and_not_evaluated(small_data, name):
+    task = load(name)
+    docs = list(task.test_docs())
+    prefixes = {prompt(task, doc).removesuffix(task.doc_to_text(doc)) for doc in docs}
+    assert len(prefixes) == 1
+    prefix = prefixes.pop()
+    shots = list(task.fewshot_docs())
+    assert len(shots) == task.config.num_fewshot == int(name.rsplit("_", 1)[1].removesuffix("shot"))
+    for shot in shots:
+        assert f"{task.doc_to_text(shot)} {shot['choices'][shot['gold']]}\n\n" in prefix
+    assert not {shot["context_id"] for shot in shots} & {doc["context_id"] for doc in docs}
+
+
+def test_lengths_come_from_lm_evals_metadata():
+    docs = load("recall_needle", {"lengths": [256, 1024], "contexts": 1, "seed": 5, "pretrained": "anything"}).test_docs()
+    assert sorted({doc["length"] for doc in docs}) == [256, 1024]
+
+
+def test_unknown_suite_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'recall-local'"):
+        suite_tasks("recall-locl")
+
+
+def test_listing_suites_imports_nothing_heavy():
+    import subprocess
+
+    program = "import sys, tasks.suites as s; s.suite_tasks('recall-local'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "datasets", "numpy", "lm_eval"} & set(modules)
