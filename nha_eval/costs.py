@@ -83,7 +83,7 @@ class CostMeter:
 
         with PeakMemory(self.device) as peak:
             cold, times = self._time(call, repeats, seconds, on_progress)
-        return self._row(cold, times, batch * length, peak.megabytes, state_bytes(self._filled[1]))
+        return self._row(cold, times, batch * length, peak.megabytes, self._filled[1].state_bytes())
 
     def _decode(self, point: tuple[int, int, int], tokens: int, seconds: float, on_progress: Callable) -> dict[str, Any]:
         _, batch, _ = point
@@ -95,7 +95,7 @@ class CostMeter:
         _, cache, token = self._filled
         self._filled = None
         # The context at which the row is filed: before the timed tokens make a growing cache longer.
-        held = state_bytes(cache)
+        held = cache.state_bytes()
 
         def call() -> None:
             nonlocal token
@@ -155,29 +155,6 @@ class CostMeter:
             "peak_memory_mb": round(megabytes, 1),
             "state_bytes": held,
         }
-
-
-def state_bytes(cache: Any) -> int:
-    """Bytes that the cache holds now: what it says itself, else every distinct tensor found in it."""
-    if callable(getattr(cache, "state_bytes", None)):
-        return int(cache.state_bytes())
-    seen: set[int] = set()
-    storages: dict[int, int] = {}
-    stack = [cache]
-    while stack:
-        thing = stack.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        if isinstance(thing, torch.Tensor):
-            storages[thing.data_ptr()] = max(storages.get(thing.data_ptr(), 0), thing.numel() * thing.element_size())
-        elif isinstance(thing, dict):
-            stack.extend(thing.values())
-        elif isinstance(thing, list | tuple):
-            stack.extend(thing)
-        elif hasattr(thing, "__dict__") and not isinstance(thing, type):
-            stack.extend(vars(thing).values())
-    return sum(storages.values())
 
 
 class PeakMemory:

@@ -55,3 +55,14 @@ def is_disk_trouble(problem: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Python's MemoryError, torch's out-of-memory errors on any device, or a native allocation that failed."""
+    if isinstance(problem, MemoryError) or (
+        type(problem).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(problem)
+    ):
+        return True
+    text = str(problem).lower()
+    signs = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc", "not enough memory")
+    return isinstance(problem, RuntimeError | OSError) and any(sign in text for sign in signs)

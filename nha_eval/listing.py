@@ -9,7 +9,6 @@ from nha_eval.spec import SPECS, read_spec, spec_names
 def collect() -> dict[str, Any]:
     """Everything `list` shows, as plain data. Imports no torch."""
     from models.presets import preset_names
-
     from nha_eval.plots import plot_kinds
 
     return {

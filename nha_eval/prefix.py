@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 
+from nha_eval.errors import is_out_of_memory
+
 MIN_PREFIX = 32
 MIN_SAVING = {"cpu": 32, "cuda": 4096}
 
@@ -95,14 +97,6 @@ def _longest_first(node: Node, sequences: Sequence[Sequence[int]]) -> None:
     node.rows.sort(key=lambda i: -len(sequences[i]))
     for child in node.children:
         _longest_first(child, sequences)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that the device's or the machine's memory did not suffice."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 class Batches:

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from nha_eval.errors import is_disk_trouble, one_line
+from nha_eval.errors import is_disk_trouble, is_out_of_memory, one_line
 from nha_eval.journal import plain
 
 PROGRESS_EVERY = 0.2  # seconds
@@ -169,17 +169,6 @@ def _work_cell(model: Any, cell: dict[str, Any], send: Callable[[dict[str, Any]]
         result.pop("samples", None)
         _release_memory()
     return {**result, "seconds": round(time.monotonic() - started, 3)}
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Python's MemoryError, torch's out-of-memory errors on any device, or a native allocation that failed."""
-    if isinstance(problem, MemoryError) or (
-        type(problem).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(problem)
-    ):
-        return True
-    text = str(problem).lower()
-    signs = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc", "not enough memory")
-    return isinstance(problem, RuntimeError | OSError) and any(sign in text for sign in signs)
 
 
 def is_unavailable(problem: BaseException | None) -> bool:

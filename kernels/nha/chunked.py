@@ -55,42 +55,35 @@ def chunked(
     seen = torch.zeros_like(lengths) if state is None else state.seen
 
     x = {name: t.to(exact) for name, t in rows.items()}
+    # Queries as [N, H, T, G, K], so that a group's heads share each product with its keys.
+    grouped = lambda t: t.unflatten(1, (heads, -1)).transpose(2, 3).contiguous()  # noqa: E731
+    x["q"], x["slot_q"] = grouped(x["q"]), grouped(x["slot_q"]) if "slot_q" in x else None
     if rotary is not None:
         cos, sin = x["cos"][:, None], x["sin"][:, None]
-        x["near_q"], near_k = turn(x["q"], cos, sin), turn(x["k"], cos, sin)
+        # The logits' scale rides on the queries' angles.
+        near_q = turn(x["q"], scale * cos[..., None, :], scale * sin[..., None, :])
+        near_k = turn(x["k"], cos, sin)
     else:
-        x["near_q"], near_k = x["q"], x["k"]
+        near_q, near_k = scale * x["q"], x["k"]
     raw_k = x.get("slot_k", x["k"])
     before = {} if state is None else {name: t.to(exact) for name, t in state.chronological().items()}
     ring = 0 if state is None else state.ring_size
+    values, decays = x["v"], x["g"]
     if ring:
-        near_k, values = torch.cat([before["k"], near_k], 2), torch.cat([before["v"], x["v"]], 2)
+        near_k, values = torch.cat([before["k"], near_k], 2), torch.cat([before["v"], values], 2)
         old_raw = before.get("raw_k")
         if old_raw is None and rotary is not None:
             old_raw = turn_back(before["k"], before["cos"][:, None], before["sin"][:, None])
         raw_k = torch.cat([before["k"] if old_raw is None else old_raw, raw_k], 2)
-        decays = torch.cat([before["g"], x["g"]], 2)
-    else:
-        values, decays = x["v"], x["g"]
+        decays = torch.cat([before["g"], decays], 2)
 
-    group = q.shape[2] // heads
-    split = lambda t: (t * scale).unflatten(1, (heads, group))  # noqa: E731
     slots = None
     if window is not None and g.shape[-1]:
-        slots = _Slots(
-            split(x.get("slot_q", x["q"])),
-            _entering(raw_k, ring, delay, time),
-            _entering(values, ring, delay, time),
-            _entering(decays, ring, delay, time),
-            state,
-            seen,
-            lengths,
-            delay,
-            slot_bias,
-            empty_slots,
-        )
-    found = _walk(split(x["near_q"]), near_k, values, slots, window, ring, seen, with_lse)
-    found = [part.flatten(1, 2).transpose(1, 2) for part in found]
+        entering = [_entering(t, ring, delay, time) for t in (raw_k, values, decays)]
+        met = x["q"] if x["slot_q"] is None else x["slot_q"]
+        slots = _Slots(met, *entering, state, seen, lengths, delay, scale, slot_bias, empty_slots)
+    found = _walk(near_q, near_k, values, slots, window, ring, seen, with_lse)
+    found = [part.transpose(1, 2).flatten(2, 3) for part in found]
     out, *lse = [packing.pack(part) for part in found] if packing else found
     out, lse = out.to(dtype), tuple(lse) or None
 
@@ -130,32 +123,32 @@ def _between(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
 
 
 class _Slots:
-    """The slots' side of the walk. Time at dim 2 of [N, H, T, D]; queries, scaled, [N, H, G, T, K]."""
+    """The slots' side of the walk. Keys, values and decays [N, H, T, D]; queries [N, H, T, G, K]."""
 
-    def __init__(self, q, k, v, g, state, seen, lengths, delay, bias, empty_slots):
-        time = q.shape[3]
+    def __init__(self, q, k, v, g, state, seen, lengths, delay, scale, bias, empty_slots):
+        count, heads, time, group, _ = q.shape
         step = torch.arange(time, device=q.device)
         # A row's right padding lets no further token in, or its final state would be ahead of its tokens.
         alive = step < lengths[:, None]
-        self.g = torch.where(alive[:, None, :, None], g, g.new_zeros(()))
-        self.q, self.k, self.v = q, k, v
-        self.bias = None if bias is None else bias.to(q.dtype).view(1, *q.shape[1:3], 1, 1)
+        self.g = g if bool(alive.all()) else torch.where(alive[:, None, :, None], g, g.new_zeros(()))
+        self.q, self.k, self.v, self.scale = q, k, v, scale
+        self.bias = None if bias is None else bias.to(q.dtype).view(1, heads, 1, group, 1)
         empty = seen[:, None] + step < delay
-        self.empty = None if empty_slots == "sink" or not bool(empty.any()) else empty[:, None, None, :, None]
+        self.empty = None if empty_slots == "sink" or not bool(empty.any()) else empty[:, None, :, None, None]
         if state is None:
-            count, heads, slots = g.shape[0], g.shape[1], g.shape[-1]
+            slots = g.shape[-1]
             self.memory = (k.new_zeros(count, heads, slots, k.shape[-1]), v.new_zeros(count, heads, slots, v.shape[-1]))
         else:
             self.memory = (state.slot_k.to(k.dtype), state.slot_v.to(v.dtype))
 
     def logits(self, start: int, end: int) -> Tensor:
-        """[N, H, G, L, M] for steps [start, end), and moves the slots on to `end`."""
+        """[N, H, L, G, M] for steps [start, end), and moves the slots on to `end`."""
         length = end - start
         size = min(CHUNK, length)
         chunks = -(-length // size)
         pad = chunks * size - length
-        cut = lambda t, dim: F.pad(t.narrow(dim, start, length), (0, 0, 0, pad)).unflatten(dim, (chunks, size))  # noqa: E731
-        q, k, v, g = cut(self.q, 3), cut(self.k, 2), cut(self.v, 2), cut(self.g, 2)
+        q = F.pad(self.q[:, :, start:end], (0, 0, 0, 0, 0, pad)).unflatten(2, (chunks, size))
+        k, v, g = (F.pad(t[:, :, start:end], (0, 0, 0, pad)).unflatten(2, (chunks, size)) for t in (self.k, self.v, self.g))
         sums, causal = _between(size, g.dtype, g.device)
         # writes[i, j, m]: what token j of the chunk still weighs in slot m at its token i.
         writes = (sums @ g).exp_().unflatten(-2, (size, size)) * -torch.expm1(g).unsqueeze(-3)
@@ -166,38 +159,31 @@ class _Slots:
         starts = []
         for n in range(chunks):
             starts.append((memory_k, memory_v))
-            memory_k = kept[:, :, n] * memory_k + fresh_k[:, :, n]
-            memory_v = kept[:, :, n] * memory_v + fresh_v[:, :, n]
+            memory_k = torch.addcmul(fresh_k[:, :, n], kept[:, :, n], memory_k)
+            memory_v = torch.addcmul(fresh_v[:, :, n], kept[:, :, n], memory_v)
         self.memory = (memory_k, memory_v)
         at_k, self._at_v = (torch.stack(part, 2) for part in zip(*starts, strict=True))
-        self._writes, self._decay, self._causal, self._v, self._length = writes, decay, causal, v, length
-        # q as [N, H, n, c, G, K], so that the group's query heads share every product.
-        q = q.permute(0, 1, 3, 4, 2, 5)
+        self._writes, self._decay, self._causal, self._v, self._length = writes, decay, causal[:, None], v, length
         flat = q.flatten(3, 4)
-        near = (flat @ k.transpose(-1, -2)).view(*q.shape[:-1], size) * causal[:, None]
+        near = (flat @ k.transpose(-1, -2)).view(*q.shape[:-1], size) * (self.scale * self._causal)
         far = (flat @ at_k.transpose(-1, -2)).view(*q.shape[:-1], -1)
-        logits = self._join(torch.addcmul(near @ writes, far, decay.unsqueeze(-2)))
+        logits = torch.addcmul(near @ writes, far, (self.scale * decay).unsqueeze(-2)).flatten(2, 3)[:, :, :length]
         if self.bias is not None:
             logits = logits + self.bias
-        return logits if self.empty is None else logits.masked_fill(self.empty[:, :, :, start:end], -torch.inf)
+        return logits if self.empty is None else logits.masked_fill(self.empty[:, :, start:end], -torch.inf)
 
     def output(self, p: Tensor) -> Tensor:
-        """[N, H, G, L, V] for the weights p [N, H, G, L, M] of the steps that `logits` was last asked for."""
-        writes, decay, causal = self._writes, self._decay, self._causal
-        chunks, size = decay.shape[2:4]
-        p = F.pad(p, (0, 0, 0, chunks * size - self._length)).unflatten(3, (chunks, size)).permute(0, 1, 3, 4, 2, 5)
-        far = (p * decay.unsqueeze(-2)).flatten(3, 4) @ self._at_v
-        near = ((p @ writes.transpose(-1, -2)) * causal[:, None]).flatten(3, 4) @ self._v
-        return self._join((far + near).view(*p.shape[:-1], -1))
-
-    def _join(self, x: Tensor) -> Tensor:
-        """[N, H, n, c, G, D] -> [N, H, G, L, D]."""
-        return x.permute(0, 1, 4, 2, 3, 5).flatten(3, 4)[:, :, :, : self._length]
+        """[N, H, L, G, V] for the weights p [N, H, L, G, M] of the steps that `logits` was last asked for."""
+        chunks, size = self._decay.shape[2:4]
+        p = F.pad(p, (0, 0, 0, 0, 0, chunks * size - self._length)).unflatten(2, (chunks, size))
+        far = (p * self._decay.unsqueeze(-2)).flatten(3, 4) @ self._at_v
+        near = ((p @ self._writes.transpose(-1, -2)) * self._causal).flatten(3, 4) @ self._v
+        return (far + near).view(*p.shape[:-1], -1).flatten(2, 3)[:, :, : self._length]
 
 
 def _walk(q, k, v, slots, window, ring, seen, with_lse):
-    """Scaled q [N, H, G, T, K] against k, v [N, H, R + T, *]: [out [N, H, G, T, V]], and both log-sum-exps [N, H, G, T]."""
-    group, time = q.shape[2:4]
+    """Scaled q [N, H, T, G, K] against k, v [N, H, R + T, *]: [out [N, H, T, G, V]], and both log-sum-exps [N, H, T, G]."""
+    time, group = q.shape[2:4]
     reach = ring + time if window is None else window
     segment = min(max(64, 1 << max(reach - 1, 0).bit_length()), 256)
     unheld = (ring - seen).clamp(min=0)
@@ -208,31 +194,31 @@ def _walk(q, k, v, slots, window, ring, seen, with_lse):
         lowest = max(ring + start - reach + 1, 0)
         logits = [] if slots is None else [slots.logits(start, end)]
         if reach:
-            hidden = _hidden(ring + start, ring + end, lowest, reach, q.device)
+            hidden = _hidden(end - start, ring + start - lowest, reach, q.device)
             if ragged:
-                hidden = hidden | (torch.arange(lowest, ring + end, device=q.device) < unheld[:, None, None])
-                hidden = hidden[:, None, None]
+                hidden = hidden | (torch.arange(lowest, ring + end, device=q.device) < unheld[:, None, None, None, None])
             near_k, near_v = k[:, :, lowest : ring + end], v[:, :, lowest : ring + end]
-            near = q[:, :, :, start:end].flatten(2, 3) @ near_k.transpose(-1, -2)
-            logits.append(near.unflatten(2, (group, end - start)).masked_fill_(hidden, -torch.inf))
-        weights = torch.cat(logits, -1)
+            near = q[:, :, start:end].flatten(2, 3) @ near_k.transpose(-1, -2)
+            logits.append(near.unflatten(2, (-1, group)).masked_fill_(hidden, -torch.inf))
+        weights = logits[0] if len(logits) == 1 else torch.cat(logits, -1)
         # Without a window a query may come before any token has entered the slots: it attends to nothing and gives zeros.
-        nothing = slots.empty[:, :, :, start:end] if not reach and slots.empty is not None else None
+        nothing = slots.empty[:, :, start:end] if not reach and slots.empty is not None else None
         weights = (weights if nothing is None else weights.masked_fill(nothing, 0.0)).softmax(-1)
         reached = logits[-1].shape[-1] if reach else 0
         far_weights, near_weights = weights.split([weights.shape[-1] - reached, reached], -1)
         out = slots.output(far_weights) if slots is not None else 0
         if reach:
-            out = out + (near_weights.flatten(2, 3) @ near_v).unflatten(2, (group, end - start))
+            out = out + (near_weights.flatten(2, 3) @ near_v).unflatten(2, (-1, group))
         out = out if nothing is None else out.masked_fill(nothing, 0.0)
         absent = out.new_full(out.shape[:-1], -torch.inf) if with_lse else None
         lse_slots = logits[0].logsumexp(-1) if with_lse and slots is not None else absent
         lse_window = logits[-1].logsumexp(-1) if with_lse and reach else absent
         found.append((out, lse_slots, lse_window) if with_lse else (out,))
-    return [torch.cat(part, 3) for part in zip(*found, strict=True)]
+    return [torch.cat(part, 2) for part in zip(*found, strict=True)]
 
 
-def _hidden(first: int, end: int, lowest: int, reach: int, device: torch.device) -> Tensor:
-    """[L, keys] bool: keys lowest..end-1 that the queries first..end-1 do not attend to, being later or out of reach."""
-    gap = torch.arange(first, end, device=device)[:, None] - torch.arange(lowest, end, device=device)
-    return (gap < 0) | (gap >= reach)
+@lru_cache(maxsize=64)
+def _hidden(queries: int, before: int, reach: int, device: torch.device) -> Tensor:
+    """[L, 1, keys] bool: keys that L queries do not attend to, being later or out of reach; `before` keys come before them."""
+    gap = torch.arange(queries, device=device)[:, None] + before - torch.arange(before + queries, device=device)
+    return ((gap < 0) | (gap >= reach))[:, None]

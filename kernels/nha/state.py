@@ -63,6 +63,10 @@ class NHAState:
         """The state of sequences `index` [N'] (int64), in that order; repeats allowed (beams, shared prefixes)."""
         return replace(self, **{name: t.index_select(0, index.to(t.device)) for name, t in self.tensors().items()})
 
+    def to(self, device: torch.device | str) -> NHAState:
+        """The state on another device."""
+        return replace(self, **{name: t.to(device) for name, t in self.tensors().items()})
+
     def chronological(self) -> dict[str, Tensor]:
         """The ring's tensors with the newest token last (time is dim -2); positions never reached come first, as zeros."""
         size = self.ring_size

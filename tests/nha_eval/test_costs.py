@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nha_eval.costs import LEAST_REPEATS, CostMeter, PeakMemory, _Sampler, state_bytes
+from nha_eval.costs import LEAST_REPEATS, CostMeter, PeakMemory, _Sampler
 
 POINT = {"length": 32, "batch": 2, "repeats": 4, "decode_tokens": 6, "seconds": 5.0, "seed": 0}
 
@@ -68,20 +68,6 @@ def test_what_cannot_be_measured_is_refused(model):
         meter.measure("train", **POINT)
     with pytest.raises(ValueError, match="beyond the model's 16 tokens"):
         meter.measure("prefill", **POINT)
-
-
-def test_state_bytes_asks_the_cache_and_else_counts_each_tensor_once():
-    class Says:
-        def state_bytes(self):
-            return 7
-
-    class Holds:
-        def __init__(self):
-            self.tensor = torch.zeros(10)
-            self.again = [self.tensor, {"view": self.tensor[:5]}]
-
-    assert state_bytes(Says()) == 7
-    assert state_bytes(Holds()) == 40
 
 
 def test_peak_memory_sees_what_came_and_went():

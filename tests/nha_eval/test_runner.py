@@ -6,9 +6,8 @@ import json
 import fakes
 import pytest
 
-from nha_eval.errors import MachineError, UserError
+from nha_eval.errors import MachineError, UserError, is_out_of_memory
 from nha_eval.executors import LocalWorker
-from nha_eval.worker import is_out_of_memory
 
 
 def table(folder, name="scores.csv"):
