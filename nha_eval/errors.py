@@ -59,10 +59,10 @@ def is_disk_trouble(problem: BaseException) -> bool:
 
 def is_out_of_memory(problem: BaseException) -> bool:
     """Python's MemoryError, torch's out-of-memory errors on any device, or a native allocation that failed."""
-    if isinstance(problem, MemoryError) or (
-        type(problem).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(problem)
-    ):
-        return True
     text = str(problem).lower()
+    # By name, as this module imports no torch.
+    kind = type(problem).__name__
+    if isinstance(problem, MemoryError) or kind == "OutOfMemoryError" or (kind == "AcceleratorError" and "memory" in text):
+        return True
     signs = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc", "not enough memory")
     return isinstance(problem, RuntimeError | OSError) and any(sign in text for sign in signs)

@@ -1,11 +1,11 @@
-"""The cost meter on a small Llama as Transformers has it: what the rows hold, what the state is, how the time budget works."""
+"""The cost meter on a small model with full attention: what the rows hold, what the state is, how the time budget works."""
 
 import time
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from models import NHAConfig, NHAForCausalLM
 from nha_eval.costs import LEAST_REPEATS, CostMeter, PeakMemory, _Sampler
 
 POINT = {"length": 32, "batch": 2, "repeats": 4, "decode_tokens": 6, "seconds": 5.0, "seed": 0}
@@ -16,7 +16,7 @@ def model():
     # Threads that wait for each other on a busy machine take longer than one alone.
     torch.set_num_threads(1)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=64, num_key_value_heads=2, **sizes)).eval()
+    return NHAForCausalLM(NHAConfig(vocab_size=64, num_key_value_heads=2, mixers="attention", **sizes)).eval()
 
 
 @pytest.mark.parametrize(("phase", "repeats", "tokens"), [("prefill", 4, 64), ("decode", 6, 2)])
