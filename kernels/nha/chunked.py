@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.nha.state import NHAState, advance_ring
+from kernels.nha.step import can_step, step
 from kernels.packing import Packing
 from kernels.rotary import turn, turn_back
 
@@ -38,6 +39,23 @@ def chunked(
     Returns out [B, T, HQ, V] in q's dtype, a function that makes the NHAState after the last token, and
     (lse_slots, lse_window) [B, T, HQ] or None.
     """
+    if can_step(q.shape[1], window, delay, cu_seqlens, state):
+        return step(
+            q,
+            k,
+            v,
+            g,
+            window=window,
+            delay=delay,
+            rotary=rotary,
+            slot_q=slot_q,
+            slot_k=slot_k,
+            slot_bias=slot_bias,
+            scale=scale,
+            empty_slots=empty_slots,
+            state=state,
+            with_lse=with_lse,
+        )
     exact = torch.float64 if q.dtype == torch.float64 else torch.float32
     dtype, heads = q.dtype, k.shape[2]
     given = {"q": q, "k": k, "v": v, "g": g, "slot_q": slot_q, "slot_k": slot_k}

@@ -124,3 +124,37 @@ def test_large_logits_and_strongest_gates_stay_finite_and_right():
     x["q"], x["g"] = x["q"] * 25, torch.where(x["g"] < -15, torch.full_like(x["g"], -30.0), x["g"] * 0)
     wanted = run(case, "recurrent", inputs=(x, settings))
     assert_close(run(case, "chunked", torch.float32, inputs=(x, settings)), wanted, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "case",
+    pairwise_cases(
+        layout=["batch"], time=[40], slots=[5], window=[0, 1, 7, 64], slot_delay=[None, 0, 3, 11], strength=[1.0, 30.0]
+    ),
+    ids=str,
+)
+def test_token_by_token_from_a_state_equals_the_definition(case):
+    """Also where sequences of one batch have seen unlike numbers of tokens, and the log-sum-exps."""
+    x, settings = case.inputs()
+    bias, rotary = x.pop("slot_bias", None), settings.pop("rotary", None)
+    settings |= {"slot_bias": bias, "return_state": True, "return_lse": True}
+    turn = lambda s, e: None if rotary is None else tuple(t[s:e] for t in rotary)  # noqa: E731
+    whole = nha_attention(**x, **settings, rotary=turn(0, 40), backend="recurrent")
+    cuts = torch.tensor([0, 9, 14], dtype=torch.int32)
+    begun = {name: torch.cat([t[0, :9], t[1, :5]])[None] for name, t in x.items()}
+    packed = None if rotary is None else tuple(torch.cat([t[:9], t[:5]]) for t in rotary)
+    state = nha_attention(**begun, **settings, rotary=packed, cu_seqlens=cuts)[1]
+    outs, lses = [], []
+    for i in range(30):
+        piece = {name: torch.stack([t[0, 9 + i], t[1, 5 + i]])[:, None] for name, t in x.items()}
+        angles = None if rotary is None else tuple(torch.stack([t[9 + i], t[5 + i]])[:, None] for t in rotary)
+        out, state, lse = nha_attention(**piece, **settings, rotary=angles, state=state)
+        outs.append(out)
+        lses.append(lse)
+    found = {
+        "out": torch.cat(outs, 1),
+        "slots": torch.cat([a for a, _ in lses], 1),
+        "window": torch.cat([b for _, b in lses], 1),
+    }
+    rows = lambda t: torch.stack([t[0, 9:39], t[1, 5:35]])  # noqa: E731
+    assert_close(found, {"out": rows(whole[0]), "slots": rows(whole[2][0]), "window": rows(whole[2][1])}, 1e-9)
