@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,10 @@ def prepare(
     expand_early(spec, suites)
     models = catalog.describe_all([entry.name for entry in spec.models], describe)
     cells = expand(spec, models, suites)
+    for info, entry in zip(models, spec.models, strict=True):
+        asked = entry.windows or spec.windows
+        if asked and info.own_window == "none":
+            print(f"note: {info.label} has no window; {', '.join(map(str, asked))} is not applied to it", file=sys.stderr)
     threads = spec.threads or physical_cores()
     path = Path(spec.out).expanduser() if spec.out else store.RUNS / (name or run_name(spec, models))
     if spec.data:

@@ -179,6 +179,11 @@ def _task_lengths(spec: Spec, info: ModelInfo, task: Any, own: TaskEntry) -> lis
     if not task.has_lengths:
         return [None]
     asked = own.lengths or spec.lengths
+    short = [length for length in asked or () if length < task.least_length]
+    if short:
+        raise UserError(
+            f"length {short[0]} is too short for {task.name}, whose least is {task.least_length} tokens: give a longer --length"
+        )
     return _fitting(asked or task.default_lengths, bool(asked), info, task.name)
 
 

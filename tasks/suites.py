@@ -1,6 +1,6 @@
 """The suites there are and what is in them, read from the task YAMLs themselves; a suite is a tag.
 
-Nothing is kept in a list here: a YAML placed under `tasks/` with a tag is in that suite. Python's yaml alone is needed.
+Nothing is kept in a list here: a YAML placed under `tasks/` with a tag is in that suite. Neither torch nor lm-eval is needed.
 
     python -c "from tasks.suites import suite_tasks; print([task.name for task in suite_tasks('recall-local')])"
 """
@@ -27,6 +27,7 @@ class TaskInfo:
     protocol: str
     version: str
     needs: tuple[str, ...]  # names of the assets whose data it reads
+    least_length: int = 1  # tokens; below it the form cannot be built
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,4 +84,5 @@ def _info(config: dict[str, Any], suite: str) -> TaskInfo:
         protocol=str(metadata.get("protocol", "")),
         version=str(metadata.get("version", "")),
         needs=tuple(metadata.get("needs") or ()),
+        least_length=int(metadata.get("least_length", 1)),
     )

@@ -34,6 +34,7 @@ def suites() -> dict[str, list]:
 
     def task(name: str, suite: str, lengths: tuple[int, ...]) -> SimpleNamespace:
         return SimpleNamespace(
+            least_length=1,
             name=name,
             suite=suite,
             has_lengths=bool(lengths),

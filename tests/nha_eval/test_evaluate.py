@@ -186,3 +186,15 @@ def test_the_worker_ends_with_whoever_started_it(tmp_path):
     time.sleep(0.5)
     pid = int(done.stdout)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_length_that_a_form_cannot_have_is_refused_before_anything_is_loaded(tmp_path):
+    spec = Spec(models=["nha-tiny"], suites=["recall-local"], lengths=[100], costs=False, out=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="length 100 is too short for recall_facts, whose least is 256"):
+        prepare(spec)
+
+
+def test_windows_of_a_model_without_any_are_said_to_be_ignored(tmp_path, capsys):
+    spec = Spec(models=["gsa-tiny"], suites=["recall-local"], windows=[16], costs=False, out=str(tmp_path / "run"))
+    prepare(spec)
+    assert "gsa-tiny has no window; 16 is not applied" in capsys.readouterr().err

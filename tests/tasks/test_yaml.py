@@ -7,6 +7,7 @@ from lm_eval.tasks import TaskManager
 
 from tasks import TASKS_PATH
 from tasks.suites import TaskInfo, suite_names, suite_tasks
+from tasks.synthetic import generator
 
 TASKS = [task for suite in suite_names() for task in suite_tasks(suite)]
 SMALL = {"lengths": [512], "contexts": 2}
@@ -85,3 +86,9 @@ def test_listing_suites_imports_nothing_heavy():
     program = "import sys, tasks.suites as s; s.suite_tasks('recall-local'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "datasets", "numpy", "lm_eval"} & set(modules)
+
+
+def test_the_least_length_of_a_generated_task_is_its_generators():
+    for task in suite_tasks("recall-local"):
+        assert task.least_length == generator(task.name.removeprefix("recall_")).MIN_LENGTH
+    assert all(task.least_length == 1 for task in suite_tasks("commonsense-local"))
