@@ -71,6 +71,10 @@ class NHAPreTrainedModel(PreTrainedModel):
         """An empty cache that fits this model's mixers and windows as they are now."""
         return NHACache([layer.self_attn.new_cache() for layer in self.decoder_layers])
 
+    def backend(self) -> str:
+        """What the layers run on at their windows as they are, such as "chunked" or "chunked+sdpa"."""
+        return "+".join(sorted({layer.self_attn.backend() for layer in self.decoder_layers}))
+
     def state_bytes(self, batch_size: int, length: int) -> int:
         """Bytes that a cache holds after `length` tokens a row, in this model's dtype."""
         itemsize = torch.empty((), dtype=self.dtype).element_size()

@@ -61,6 +61,10 @@ class Model:
             "parameters": sum(p.numel() for p in self.loaded.model.parameters()),
         }
 
+    def backend(self) -> str:
+        """What the layers run on at their windows as they are."""
+        return self.loaded.model.backend()
+
     def set_window(self, window: Any) -> None:
         """Bring the model to a cell's window; "own" is what each layer came with, "none" a model without windows."""
         if window == self._window or window == "none":
@@ -75,14 +79,6 @@ class Model:
         if self._meter is not None:
             self._meter.forget()
         self._window = window
-
-    def backend(self) -> str:
-        """What the layers run on at their windows as they are: an operator's backend, or torch's own attention."""
-        from kernels.nha.op import resolve_backend
-
-        operator = resolve_backend("auto", self.loaded.model.device)
-        mixers = [layer.self_attn for layer in self.loaded.model.decoder_layers]
-        return "+".join(sorted({"sdpa" if mixer.has_window and mixer.window is None else operator for mixer in mixers}))
 
     def score(self, cell: dict[str, Any], on_progress: Callable[[int, int], None]) -> tuple[list[dict], list[dict]]:
         from nha_eval.lm import HarnessLM

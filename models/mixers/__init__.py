@@ -6,6 +6,7 @@ A file defines `Mixer`, a module built as `Mixer(config, layer_idx)` and called 
     `new_cache()` made, or None; returns [B, T, hidden].
     has_window: whether `config.windows` applies to it; a mixer with one has the attribute `window`.
     state_bytes(batch_size, length, itemsize): bytes of its cache after `length` tokens.
+    backend(): the operator's backend or library that it runs on as it is now; records carry it.
 """
 
 from difflib import get_close_matches

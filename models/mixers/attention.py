@@ -72,6 +72,10 @@ class Mixer(FullAttention):
             cache.advance(state, batch.new)
         return self.out_of(batch.spread(out))
 
+    def backend(self) -> str:
+        """What the layer runs on at its window."""
+        return "sdpa" if self.window is None else "chunked"
+
     def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of the cache after `length` tokens of `itemsize` bytes an element."""
         if self.window is None:

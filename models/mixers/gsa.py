@@ -20,6 +20,10 @@ class Mixer(GatedSlots):
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
         return self.out_of(self.attend(hidden_states, batch, cache, 0))
 
+    def backend(self) -> str:
+        """What the layer runs on."""
+        return self.operator_backend()
+
     def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of the cache; it does not depend on `length`."""
         return self.state_bytes_at(0, batch_size, length, itemsize)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels import nha_attention
+from kernels.nha.op import resolve_backend
 from models.batch import Batch
 from models.layers import ACTIVATIONS
 from models.mixers.attention import FullAttention
@@ -62,6 +63,10 @@ class GatedSlots(FullAttention):
             cache.advance(state, batch.new)
         return batch.spread(out)
 
+    def operator_backend(self) -> str:
+        """What `nha_attention` runs on for this layer's weights."""
+        return resolve_backend("auto", self.g_proj.weight.device, self.g_proj.weight.dtype)
+
     def state_bytes_at(self, window: int, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of an NHAState: slots and decays in fp32, the ring's tokens (k, v, angles, mapped keys) in `itemsize`."""
         kept = min(length, window)
@@ -77,6 +82,10 @@ class Mixer(GatedSlots):
         if self.window is None:
             return self.out_of(self.everything(*self.heads_of(hidden_states), batch, cache))
         return self.out_of(self.attend(hidden_states, batch, cache, self.window))
+
+    def backend(self) -> str:
+        """What the layer runs on at its window."""
+        return "sdpa" if self.window is None else self.operator_backend()
 
     def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of the cache after `length` tokens of `itemsize` bytes an element."""

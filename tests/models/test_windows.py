@@ -100,3 +100,14 @@ def test_inputs_that_do_not_fit_are_refused():
     model(x, past_key_values=cache)
     with pytest.raises(ValueError, match="constant-size state"):
         cache.crop(-2)
+
+
+def test_the_backend_is_what_the_layers_run_on():
+    model = tiny(mixers=["nha", "attention", "gsa"], windows=[5, None, None])
+    assert model.backend() == "chunked+sdpa"
+    model.set_window(None)
+    assert model.backend() == "chunked+sdpa"
+    full = tiny(mixers="attention")
+    assert full.backend() == "sdpa"
+    full.set_window(4)
+    assert full.backend() == "chunked"
