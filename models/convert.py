@@ -10,17 +10,16 @@ windows the gates play no part and the model is its base exactly.
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import AutoConfig
-from transformers.utils import logging
 
 from models.configuration import NHAConfig
 from models.errors import ModelUnavailable
 from models.modeling import NHAForCausalLM
+from models.quiet import quiet_transformers
 
 # What differs from Llama in the checkpoints of a family that keeps Llama's names.
 FAMILIES = {
@@ -118,7 +117,7 @@ def load_weights(path: str | Path, config: NHAConfig, dtype: torch.dtype) -> tup
     if not list(Path(path).glob("*.safetensors")):
         raise ModelUnavailable(f"{path} holds no *.safetensors; wanted weights in that format (pickles are not read)")
     try:
-        with _quiet():
+        with quiet_transformers():
             model, info = NHAForCausalLM.from_pretrained(
                 path, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True
             )
@@ -126,20 +125,6 @@ def load_weights(path: str | Path, config: NHAConfig, dtype: torch.dtype) -> tup
         # Whatever a broken file makes the readers raise (safetensors, json, torch): the user's word is the same.
         raise ModelUnavailable(f"the weights in {path} cannot be read: {_one_line(error)}") from error
     return model.eval(), sorted(info["missing_keys"])
-
-
-@contextmanager
-def _quiet():
-    """Transformers warns of the gates as newly initialised weights, which is the plan here, and draws a bar of its own."""
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def _one_line(error: Exception) -> str:
