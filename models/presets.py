@@ -104,7 +104,8 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     dtype = as_dtype(dtype)
     if name in PRETRAINED:
         mixer, window = PRETRAINED[name]
-        return _from_folder(name, smollm2_folder(), lambda path: _converted(path, mixer, window, dtype), device)
+        folder = smollm2_folder()
+        return _from_folder(name, folder, lambda path: _converted(path, mixer, window, dtype), device, f"asset {folder.name}")
     if name in preset_names():
         return _random(name, device, dtype)
     prefix, colon, rest = name.partition(":")
@@ -145,7 +146,9 @@ def _as_saved(path: Path, dtype: torch.dtype) -> NHAForCausalLM:
     return model
 
 
-def _from_folder(name: str, path: Path, build: Callable[[Path], NHAForCausalLM], device: str) -> LoadedModel:
+def _from_folder(
+    name: str, path: Path, build: Callable[[Path], NHAForCausalLM], device: str, source: str | None = None
+) -> LoadedModel:
     model = build(path).to(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
@@ -155,7 +158,8 @@ def _from_folder(name: str, path: Path, build: Callable[[Path], NHAForCausalLM],
         raise ModelUnavailable(f"{path} holds no tokenizer that can be read: {reason}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return LoadedModel(name, model, tokenizer, model.config.max_position_embeddings, str(path), _weights_hash(model))
+    longest = model.config.max_position_embeddings
+    return LoadedModel(name, model, tokenizer, longest, source or str(path), _weights_hash(model))
 
 
 def _random(name: str, device: str, dtype: torch.dtype) -> LoadedModel:

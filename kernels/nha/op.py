@@ -7,6 +7,9 @@ out, state = nha_attention(q1, k1, v1, g1, window=64, state=state, return_state=
 
 from __future__ import annotations
 
+import importlib.util
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,13 +23,31 @@ from kernels.rotary import turn
 BACKENDS = ("recurrent", "chunked", "triton", "auto")
 
 
-def resolve_backend(backend: str, device: torch.device) -> str:
+def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """The backend that a call takes: the one asked for, or the best for the device. ValueError where it cannot be had."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
     if backend == "triton":
-        raise ValueError("backend 'triton' is not part of this version; use 'chunked' (any device), or 'auto'")
-    return "chunked" if backend == "auto" else backend
+        why = _no_triton(device, dtype)
+        if why is not None:
+            raise ValueError(f"backend 'triton' {why}")
+    if backend == "auto":
+        return "triton" if device.type == "cuda" and _no_triton(device, dtype) is None else "chunked"
+    return backend
+
+
+@lru_cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the Triton kernels cannot take these inputs, or None. Triton is imported only here, where a call may want it."""
+    if not _has_triton():
+        return "wants the package triton, which is not installed; use 'chunked', or install the extra: pip install .[gpu]"
+    from kernels.nha.triton.op import refusal
+
+    return refusal(device, dtype)
 
 
 def nha_attention(
@@ -86,7 +107,7 @@ def nha_attention(
     check_cu_seqlens(cu_seqlens, q)
     delay = (window or 0) if slot_delay is None else slot_delay
     check_state(state, q, v, g.shape[-1], k.shape[2], window, delay, cu_seqlens, rotary)
-    chosen = resolve_backend(backend, q.device)
+    chosen = resolve_backend(backend, q.device, q.dtype)
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
 
     settings = {
@@ -107,7 +128,11 @@ def nha_attention(
     elif not (return_state or return_lse) and _is_softmax(window, delay, empty_slots, cu_seqlens, state, q.shape[1]):
         out, after, lse = causal_softmax(q, k, v, rotary, scale), None, None
     else:
-        out, make_state, lse = chunked(q, k, v, g, **settings, with_lse=return_lse)
+        if chosen == "triton":
+            from kernels.nha.triton.op import triton_nha as run
+        else:
+            run = chunked
+        out, make_state, lse = run(q, k, v, g, **settings, with_lse=return_lse)
         after = make_state() if return_state else None
     return (out, after, lse) if return_lse else (out, after)
 

@@ -3,7 +3,9 @@ it.
 
 The primary metric of a task is the first of PRIMARY that it reports (`contains` for recall, `acc_norm` before `acc`
 for choices). A suite's score is the unweighted mean over its tasks, one length at a time; its standard error is
-sqrt(sum of squares) / tasks, tasks taken as independent. Metrics where less is better (perplexity) enter no suite
+sqrt(sum of squares) / tasks, tasks taken as independent. Where all contexts of a task happen to score alike, its
+standard error is not zero but that of as many independent documents with two right and two wrong answers added (Agresti and
+Coull 1998): a handful of contexts is no certainty. Metrics where less is better (perplexity) enter no suite
 score.
 
     from nha_eval.plots import load_frames, suite_scores
@@ -74,10 +76,17 @@ def task_scores(scores: pd.DataFrame) -> pd.DataFrame:
     table = _means(ok[wanted], _TASK_KEY, metric=("metric", "first"), n=("n", "sum"), counted=("n", "count"))
     table["metric"] = table["metric"].map(metric_name)
     table["n"] = table["n"].where(table["counted"] > 0)
+    table["stderr"] = table["stderr"].mask(table["stderr"] == 0, _plus_four_stderr(table["value"], table["n"]))
     table = table[columns[:-1]]
     if majority.empty:
         return table.assign(majority=np.nan)
     return table.merge(majority.rename("majority").reset_index(), on=_TASK_KEY, how="left")
+
+
+def _plus_four_stderr(value: pd.Series, n: pd.Series) -> pd.Series:
+    """Of a share `value` of n independent documents, four made-up ones added; NaN where n is not known or it is no share."""
+    share = (value * n + 2) / (n + 4)
+    return np.sqrt(share * (1 - share) / (n + 4)).where(value.between(0, 1))
 
 
 def suite_scores(scores: pd.DataFrame) -> pd.DataFrame:

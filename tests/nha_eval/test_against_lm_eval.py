@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models.assets import smollm2_folder
 from models.presets import load
 from nha_eval.lm import HarnessLM
 from nha_eval.scoring import score_task
@@ -31,7 +32,7 @@ def base():
 def test_scores_equal_plain_lm_eval(base, task, asked, metrics, tmp_path):
     metadata = {"seed": 0} | ({"lengths": [asked["length"]], "contexts": asked["contexts"]} if "length" in asked else {})
     command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", task, "--include_path", str(TASKS_PATH)]
-    command += ["--model_args", f"pretrained={base.source},dtype=float32", "--device", "cpu", "--batch_size", "1"]
+    command += ["--model_args", f"pretrained={smollm2_folder()},dtype=float32", "--device", "cpu", "--batch_size", "1"]
     command += ["--metadata", json.dumps(metadata), "--output_path", str(tmp_path)]
     if "limit" in asked:
         command += ["--limit", str(asked["limit"])]

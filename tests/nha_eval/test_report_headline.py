@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from report_run import FULL, MIB, NHA, SWA, cost, full_costs, full_scores, score
 
-from nha_eval.plots import make_frames, suite_scores
+from nha_eval.plots import make_frames, suite_scores, task_scores
 from nha_eval.plots._settings import full_setting, role
 from nha_eval.report.headline import Score, headline, middle_window
 from nha_eval.report.tables import number, share, size, times
@@ -213,3 +213,12 @@ def test_who_is_measured_against_whom():
 )
 def test_figures_in_words(shown, wanted):
     assert shown == wanted
+
+
+def test_contexts_that_all_score_alike_are_no_certainty():
+    row = {"suite": "s", "task": "t", "length": 512, "model": "m", "window": "64", "metric": "contains", "status": "ok"}
+    table = task_scores(make_frames(pd.DataFrame([row | {"value": 0.0, "stderr": 0.0, "n": 18}])).scores)
+    # Two of 22 right: sqrt(2/22 * 20/22 / 22).
+    assert table["stderr"].tolist() == pytest.approx([0.0612919], abs=1e-6)
+    table = task_scores(make_frames(pd.DataFrame([row | {"value": 0.5, "stderr": 0.1, "n": 18}])).scores)
+    assert table["stderr"].tolist() == [0.1]

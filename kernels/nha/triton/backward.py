@@ -1,0 +1,368 @@
+"""The backward: everything of the forward is recomputed chunk by chunk from the stored chunk states and log-sum-exps.
+
+Legend: as in `forward`; P blocks of query heads; z a slot logit without its scale, dz its gradient, p a softmax weight.
+
+    queries   a program is a chunk and GB query heads: dq, dslot_q, what the chunk adds to the gradient of its start state, and
+              what its queries add to the gradients of the tokens that enter in it
+    scan      `states.flow_back` turns the start states' gradients into the gradient of every chunk's end state
+    tokens    a program is a chunk and a key-value head: adds what the end state's gradient means for dslot_k, dv and dg
+    window    a program is C keys and a key-value head: adds the window's dk and dv
+
+Every element of every gradient is summed by one program in a fixed order, so runs are bitwise equal.
+
+The gate's gradient is dg_j = B_j - a_j H_j, where H_j = <dS_j, token j> and B_j = <dS_j, a_j S_{j-1}> is what flows across j:
+of each pair (token l written, token i read) with l < j <= i its term, of the start and end states likewise. The pairs' sum is
+taken as all that is read from j on, less all of it that was written from j on, within one chunk, where both stay small.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.nha.triton.common import (
+    LOG2E,
+    by_token,
+    columns,
+    exact_sum,
+    gates,
+    gather,
+    is_other,
+    mix,
+    split_decays,
+    suffix_decays,
+    sum_heads,
+    sum_tokens,
+    turned,
+    turned_back,
+    unmix,
+    written,
+)
+from kernels.nha.triton.states import flow_back
+
+
+@triton.jit(do_not_specialize=["window", "delay", "ring"])
+def nha_bwd_kernel_queries(
+    q, k, v, g, slot_q, slot_k, bias, cos, sin, states, flags, seen, table,
+    out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, near_dk, near_dv, near_dg, token_rows,
+    scale, window, delay, ring,
+    H: tl.constexpr, G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
+    C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, BK: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
+    WD: tl.constexpr, PREC: tl.constexpr, LIMIT: tl.constexpr, PIECES: tl.constexpr, EXACT: tl.constexpr,
+    TURN_Q: tl.constexpr, TURN_K: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, SLOTS: tl.constexpr, BIAS: tl.constexpr,
+    SINK: tl.constexpr, SEEN: tl.constexpr, OWN_Q: tl.constexpr,
+):  # fmt: skip
+    """delta [rows, HQ] = <out, d_out>; d_states [chunks, H, P, M, D] what each chunk adds; d_bias [chunks, HQ];
+    near_dk, near_dv, near_dg [P, token_rows, H, *] what the chunk's queries add for the tokens that enter in it."""
+    R: tl.constexpr = C * GB
+    blocks: tl.constexpr = (G + GB - 1) // GB
+    D: tl.constexpr = K + V
+    chunk = tl.program_id(0) // (H * blocks)
+    head = tl.program_id(0) % (H * blocks)
+    h, part = head // blocks, head % blocks
+    if SLOTS:  # noqa: SIM102
+        if is_other(flags, chunk, h, H, M, MB, EXACT):
+            return
+    n = tl.load(table + chunk * 4)
+    step = tl.load(table + chunk * 4 + 1)
+    row = tl.load(table + chunk * 4 + 2)
+    length = tl.load(table + chunk * 4 + 3)
+    past = tl.load(seen + n).to(tl.int32) if SEEN else 0
+    r = tl.arange(0, R)
+    i = tl.arange(0, C)
+    token = r // GB
+    query_head = part * GB + r % GB
+    is_row = (step + token < length) & (query_head < G)
+    at_row = (row + step + token).to(tl.int64) * (H * G) + h * G + query_head
+    base = row.to(tl.int64) + (n + 1).to(tl.int64) * ring
+    angle = row if ANGLES_BY_ROW else 0
+    kcol, kok = columns(K, KP)
+    vcol, vok = columns(V, VP)
+    scale2 = scale * LOG2E
+
+    out_tile = at_row[:, None] * V + vcol[None, :]
+    d_o = tl.load(d_out + out_tile, mask=is_row[:, None] & vok[None, :], other=0.0)
+    o = tl.load(out + out_tile, mask=is_row[:, None] & vok[None, :], other=0.0)
+    inner = tl.sum(d_o.to(tl.float32) * o.to(tl.float32), 1)
+    tl.store(delta + at_row, inner, mask=is_row)
+    mass = tl.load(lse + at_row, mask=is_row, other=0.0)
+    mass = tl.where(mass == float("-inf"), 0.0, mass)
+
+    q_tile = at_row[:, None] * K + kcol[None, :]
+    q_keep = is_row[:, None] & kok[None, :]
+    acc = tl.zeros([R, KP], tl.float32)
+    if SLOTS:
+        met = tl.load(slot_q + q_tile, mask=q_keep, other=0.0)
+        entering = step + i - delay
+        alive = (step + i < length) & (entering >= -ring)
+        in_row = (base + entering) * H + h
+        in_k = tl.load(slot_k + in_row[:, None] * K + kcol[None, :], mask=alive[:, None] & kok[None, :], other=0.0)
+        in_v = tl.load(v + in_row[:, None] * V + vcol[None, :], mask=alive[:, None] & vok[None, :], other=0.0)
+        entered = token[:, None] >= i[None, :]
+        met_k = tl.where(entered, tl.dot(met, tl.trans(in_k), input_precision=PREC), 0.0)
+        met_v = tl.where(entered, tl.dot(d_o, tl.trans(in_v), input_precision=PREC), 0.0)
+        if not EXACT:
+            met_k, met_v = met_k.to(WD), met_v.to(WD)
+        shown = is_row if SINK else is_row & (past + step + token >= delay)
+        shift = tl.zeros([R], tl.float32)
+        if BIAS:
+            shift += tl.load(bias + h * G + query_head, mask=is_row, other=0.0).to(tl.float32) * LOG2E
+        d_shift = tl.zeros([R], tl.float32)
+        out_row = (token_rows * part + base + entering) * H + h
+        token_dk = tl.zeros([C, KP], tl.float32)
+        token_dv = tl.zeros([C, VP], tl.float32)
+        for m0 in range(0, M, MB):
+            slot = m0 + tl.arange(0, MB)
+            is_slot = slot < M
+            gate_keep = alive[:, None] & is_slot[None, :]
+            here = gates(g, in_row[:, None] * M + slot[None, :], gate_keep)
+            F, to_middle, E = split_decays(here, C, EXACT, PIECES)
+            u = written(here, PIECES)
+            W = E * u
+            state = (chunk.to(tl.int64) * H + h) * M * D + slot[:, None] * D
+            start_k = tl.load(states + state + kcol[None, :], mask=is_slot[:, None] & kok[None, :], other=0.0)
+            start_v = tl.load(states + state + K + vcol[None, :], mask=is_slot[:, None] & vok[None, :], other=0.0)
+            z = by_token(tl.dot(met, tl.trans(start_k), input_precision=PREC) * to_middle[None, :], F, C, GB, MB)
+            z += mix(met_k, F, W, u, here, C, GB, MB, WD, PREC, EXACT)
+            p = z * scale2 + shift[:, None] - mass[:, None]
+            p = tl.exp2(tl.where(shown[:, None] & is_slot[None, :], p, float("-inf")))
+            dp = by_token(tl.dot(d_o, tl.trans(start_v), input_precision=PREC) * to_middle[None, :], F, C, GB, MB)
+            dp += mix(met_v, F, W, u, here, C, GB, MB, WD, PREC, EXACT)
+            dz = p * (dp - inner[:, None])
+            d_shift += tl.sum(dz, 1)
+            dz = dz * scale
+            read = sum_heads(dz * z + p * dp, C, GB, MB)
+            from_tokens = gather(met_k, met_v, dz, p, F, E, here, C, GB, MB, WD, PREC, EXACT)
+            # Two pieces of bf16 carry more than what they are sums of.
+            later = exact_sum((i[None, :] >= i[:, None]).to(tl.float32), read - u * from_tokens, 0 if PIECES == 0 else 2)
+            gate = later - (1.0 - u) * from_tokens
+            tl.store(near_dg + out_row[:, None] * M + slot[None, :], gate.to(near_dg.dtype.element_ty), mask=gate_keep)
+            add = ((chunk.to(tl.int64) * H + h) * blocks + part) * M * D + slot[:, None] * D
+            # Values first and keys after, so that few tiles are alive at a time; stores as soon as a tile is whole.
+            far = by_token(p * to_middle[None, :], F, C, GB, MB).to(d_o.dtype)
+            add_v = tl.dot(tl.trans(far), d_o, input_precision=PREC)
+            v_keep = is_slot[:, None] & vok[None, :]
+            tl.store(d_states + add + K + vcol[None, :], add_v.to(d_states.dtype.element_ty), mask=v_keep)
+            near = unmix(p, entered, F, W, u, here, C, GB, MB, WD, PREC, EXACT).to(d_o.dtype)
+            token_dv = tl.dot(tl.trans(near), d_o, token_dv, input_precision=PREC)
+            if m0 + MB >= M:
+                at = out_row[:, None] * V + vcol[None, :]
+                tl.store(near_dv + at, token_dv.to(near_dv.dtype.element_ty), mask=alive[:, None] & vok[None, :])
+            far = by_token(dz * to_middle[None, :], F, C, GB, MB).to(start_k.dtype)
+            add_k = tl.dot(tl.trans(far), met, input_precision=PREC)
+            tl.store(d_states + add + kcol[None, :], add_k.to(d_states.dtype.element_ty), mask=is_slot[:, None] & kok[None, :])
+            near = unmix(dz, entered, F, W, u, here, C, GB, MB, WD, PREC, EXACT).to(in_k.dtype)
+            token_dk = tl.dot(tl.trans(near), met, token_dk, input_precision=PREC)
+            if m0 + MB >= M:
+                at = out_row[:, None] * K + kcol[None, :]
+                tl.store(near_dk + at, token_dk.to(near_dk.dtype.element_ty), mask=alive[:, None] & kok[None, :])
+            acc = tl.dot(far, start_k, acc, input_precision=PREC)
+            acc = tl.dot(near, in_k, acc, input_precision=PREC)
+        if BIAS:
+            per_head = sum_tokens(tl.where(is_row, d_shift, 0.0), C, GB)
+            which = part * GB + tl.arange(0, GB)
+            tl.store(d_bias + chunk.to(tl.int64) * (H * G) + h * G + which, per_head, mask=which < G)
+    if OWN_Q:
+        tl.store(d_slot_q + q_tile, acc.to(dq.dtype.element_ty), mask=q_keep)
+        acc = tl.zeros([R, KP], tl.float32)
+    from_slots = acc
+    if TURN_Q:
+        acc = tl.zeros([R, KP], tl.float32)
+    near_q = turned(q, at_row * K, is_row, cos, sin, angle + step + token, K, KP, TURN_Q)
+    first = tl.maximum(step - window + 1, -tl.minimum(ring, past))
+    stop = tl.where(window > 0, tl.minimum(step + C, length), first)
+    for j0 in range(first, stop, BK):
+        j = j0 + tl.arange(0, BK)
+        held = j < stop
+        key_row = (base + j) * H + h
+        near_k = turned(k, key_row * K, held, cos, sin, angle + j, K, KP, TURN_K)
+        near_v = tl.load(v + key_row[:, None] * V + vcol[None, :], mask=held[:, None] & vok[None, :], other=0.0)
+        gap = (step + token)[:, None] - j[None, :]
+        z = tl.dot(near_q, tl.trans(near_k), input_precision=PREC) * scale2
+        reached = (gap >= 0) & (gap < window) & held[None, :] & is_row[:, None]
+        p = tl.exp2(tl.where(reached, z - mass[:, None], float("-inf")))
+        dz = p * (tl.dot(d_o, tl.trans(near_v), input_precision=PREC) - inner[:, None]) * scale
+        acc = tl.dot(dz.to(near_k.dtype), near_k, acc, input_precision=PREC)
+    if TURN_Q:
+        acc = turned_back(acc, is_row, cos, sin, angle + step + token, K, KP, R) + from_slots
+    tl.store(dq + q_tile, acc.to(dq.dtype.element_ty), mask=q_keep)
+
+
+@triton.jit(do_not_specialize=["delay", "ring"])
+def nha_bwd_kernel_tokens(
+    k, v, g, states, table, ends, near_dk, near_dv, near_dg, dk, dv, dg, token_rows,
+    delay, ring,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr, P: tl.constexpr,
+    C: tl.constexpr, MB: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, PREC: tl.constexpr, PIECES: tl.constexpr,
+):  # fmt: skip
+    """k: what enters the slots; ends [chunks, H, M, D] the gradients of the chunks' end states; near_* as in `queries`."""
+    D: tl.constexpr = K + V
+    chunk = tl.program_id(0) // H
+    h = tl.program_id(0) % H
+    n = tl.load(table + chunk * 4)
+    step = tl.load(table + chunk * 4 + 1)
+    row = tl.load(table + chunk * 4 + 2)
+    length = tl.load(table + chunk * 4 + 3)
+    i = tl.arange(0, C)
+    kcol, kok = columns(K, KP)
+    vcol, vok = columns(V, VP)
+    entering = step + i - delay
+    alive = (step + i < length) & (entering >= -ring)
+    in_row = (row.to(tl.int64) + (n + 1).to(tl.int64) * ring + entering) * H + h
+    k_at, k_alive = in_row[:, None] * K + kcol[None, :], alive[:, None] & kok[None, :]
+    v_at, v_alive = in_row[:, None] * V + vcol[None, :], alive[:, None] & vok[None, :]
+    in_k = tl.load(k + k_at, mask=k_alive, other=0.0)
+    in_v = tl.load(v + v_at, mask=v_alive, other=0.0)
+    acc_k = tl.zeros([C, KP], tl.float32)
+    acc_v = tl.zeros([C, VP], tl.float32)
+    for m0 in range(0, M, MB):
+        slot = m0 + tl.arange(0, MB)
+        is_slot = slot < M
+        gate_at, gate_keep = in_row[:, None] * M + slot[None, :], alive[:, None] & is_slot[None, :]
+        here = gates(g, gate_at, gate_keep)
+        u = written(here, PIECES)
+        kept = suffix_decays(here, C, PIECES)
+        at = (chunk.to(tl.int64) * H + h) * M * D + slot[:, None] * D
+        k_keep, v_keep = is_slot[:, None] & kok[None, :], is_slot[:, None] & vok[None, :]
+        end_k = tl.load(ends + at + kcol[None, :], mask=k_keep, other=0.0)
+        end_v = tl.load(ends + at + K + vcol[None, :], mask=v_keep, other=0.0)
+        start_k = tl.load(states + at + kcol[None, :], mask=k_keep, other=0.0).to(tl.float32)
+        start_v = tl.load(states + at + K + vcol[None, :], mask=v_keep, other=0.0).to(tl.float32)
+        across = tl.sum(start_k * end_k.to(tl.float32), 1) + tl.sum(start_v * end_v.to(tl.float32), 1)
+        end_k, end_v = end_k.to(in_k.dtype), end_v.to(in_v.dtype)
+        to_end = tl.dot(in_k, tl.trans(end_k), input_precision=PREC)
+        to_end = tl.dot(in_v, tl.trans(end_v), to_end, input_precision=PREC) * kept
+        weight = (kept * u).to(in_k.dtype)
+        acc_k = tl.dot(weight, end_k, acc_k, input_precision=PREC)
+        acc_v = tl.dot(weight, end_v, acc_v, input_precision=PREC)
+        earlier = exact_sum((i[None, :] < i[:, None]).to(tl.float32), u * to_end, 0 if PIECES == 0 else 2)
+        gate = earlier + (tl.exp2(tl.sum(here, 0) * LOG2E) * across)[None, :] - (1.0 - u) * to_end
+        for part in tl.static_range(P):
+            gate += tl.load(near_dg + tl.cast(token_rows, tl.int64) * (part * H * M) + gate_at, mask=gate_keep, other=0.0)
+        tl.store(dg + gate_at, gate.to(dg.dtype.element_ty), mask=gate_keep)
+    for part in tl.static_range(P):
+        acc_k += tl.load(near_dk + tl.cast(token_rows, tl.int64) * (part * H * K) + k_at, mask=k_alive, other=0.0).to(
+            tl.float32
+        )
+        acc_v += tl.load(near_dv + tl.cast(token_rows, tl.int64) * (part * H * V) + v_at, mask=v_alive, other=0.0).to(
+            tl.float32
+        )
+    tl.store(dk + k_at, acc_k.to(dk.dtype.element_ty), mask=k_alive)
+    tl.store(dv + v_at, acc_v.to(dv.dtype.element_ty), mask=v_alive)
+
+
+@triton.jit(do_not_specialize=["window", "delay", "ring"])
+def nha_bwd_kernel_window(
+    q, k, v, cos, sin, seen, table,
+    d_out, lse, delta, dk, dv,
+    scale, window, delay, ring,
+    H: tl.constexpr, G: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    C: tl.constexpr, GB: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, PREC: tl.constexpr,
+    TURN_Q: tl.constexpr, TURN_K: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, SLOTS: tl.constexpr, SEEN: tl.constexpr,
+    OWN_K: tl.constexpr,
+):  # fmt: skip
+    """Adds to what `tokens` left in dv, and in dk unless slots store other keys than the window's (OWN_K)."""
+    R: tl.constexpr = C * GB
+    blocks: tl.constexpr = (G + GB - 1) // GB
+    block = tl.program_id(0) // H
+    h = tl.program_id(0) % H
+    n = tl.load(table + block * 4)
+    j0 = tl.load(table + block * 4 + 1)
+    row = tl.load(table + block * 4 + 2)
+    length = tl.load(table + block * 4 + 3)
+    past = tl.load(seen + n).to(tl.int32) if SEEN else 0
+    r = tl.arange(0, R)
+    token = r // GB
+    j = j0 + tl.arange(0, C)
+    # A block that begins in the ring ends where it likes; rows beyond the sequence's end are another's.
+    held = (j < length) & (j >= -ring)
+    base = row.to(tl.int64) + (n + 1).to(tl.int64) * ring
+    angle = row if ANGLES_BY_ROW else 0
+    kcol, kok = columns(K, KP)
+    vcol, vok = columns(V, VP)
+    scale2 = scale * LOG2E
+    key_row = (base + j) * H + h
+    k_tile, v_tile = key_row[:, None] * K + kcol[None, :], key_row[:, None] * V + vcol[None, :]
+    k_keep, v_keep = held[:, None] & kok[None, :], held[:, None] & vok[None, :]
+    near_k = turned(k, key_row * K, held, cos, sin, angle + j, K, KP, TURN_K)
+    near_v = tl.load(v + v_tile, mask=v_keep, other=0.0)
+    acc_k = tl.zeros([C, KP], tl.float32)
+    acc_v = tl.zeros([C, VP], tl.float32)
+    first = tl.maximum(j0, 0)
+    stop = tl.where(window > 0, tl.minimum(j0 + C - 1 + window, length), first)
+    for i0 in range(first, stop, C):
+        for part in range(blocks):
+            query_head = part * GB + r % GB
+            is_row = (i0 + token < stop) & (query_head < G)
+            at_row = (row + i0 + token).to(tl.int64) * (H * G) + h * G + query_head
+            near_q = turned(q, at_row * K, is_row, cos, sin, angle + i0 + token, K, KP, TURN_Q)
+            d_o = tl.load(d_out + at_row[:, None] * V + vcol[None, :], mask=is_row[:, None] & vok[None, :], other=0.0)
+            mass = tl.load(lse + at_row, mask=is_row, other=0.0)
+            mass = tl.where(mass == float("-inf"), 0.0, mass)
+            inner = tl.load(delta + at_row, mask=is_row, other=0.0)
+            gap = (i0 + token)[None, :] - j[:, None]
+            reached = (gap >= 0) & (gap < window) & is_row[None, :] & held[:, None] & (j >= -past)[:, None]
+            z = tl.dot(near_k, tl.trans(near_q), input_precision=PREC) * scale2
+            p = tl.exp2(tl.where(reached, z - mass[None, :], float("-inf")))
+            acc_v = tl.dot(p.to(d_o.dtype), d_o, acc_v, input_precision=PREC)
+            dz = p * (tl.dot(near_v, tl.trans(d_o), input_precision=PREC) - inner[None, :]) * scale
+            acc_k = tl.dot(dz.to(near_q.dtype), near_q, acc_k, input_precision=PREC)
+    if TURN_K:
+        acc_k = turned_back(acc_k, held, cos, sin, angle + j, K, KP, C)
+    if SLOTS:
+        entered = ((j + delay < length) & (j + delay >= 0))[:, None]
+        acc_v += tl.load(dv + v_tile, mask=v_keep & entered, other=0.0).to(tl.float32)
+        if not OWN_K:
+            acc_k += tl.load(dk + k_tile, mask=k_keep & entered, other=0.0).to(tl.float32)
+    tl.store(dk + k_tile, acc_k.to(dk.dtype.element_ty), mask=k_keep)
+    tl.store(dv + v_tile, acc_v.to(dv.dtype.element_ty), mask=v_keep)
+
+
+def gradients(call, states, totals, flags, out, lse, d_out, d_final):
+    """Gradients of a `Call`'s q, k, v, g, slot_q, slot_k, bias and first state, None where there is no such input."""
+    tiles, plan, device = call.tiles, call.plan, call.q.device
+    H, G, K, V, M = (call.constants[name] for name in "HGKVM")
+    P, chunks, slots = triton.cdiv(G, tiles.GB), len(plan.chunks), call.settings.slots
+    token_rows = len(call.k)
+    delta = torch.empty_like(lse)
+    dq, dk, dv = torch.empty_like(call.q), torch.empty_like(call.k), torch.empty_like(call.v)
+    # Tokens that never enter the slots get no gradient from them, and are written by no program.
+    d_slot_q = torch.empty_like(call.q) if call.own_q else None
+    d_slot_k = torch.zeros_like(call.k) if call.own_k else None
+    dg = torch.zeros_like(call.g)
+    single = {"dtype": torch.float32, "device": device}
+    # Gradients are often too small for fp16; bf16 keeps their range.
+    kind = torch.bfloat16 if call.q.dtype == torch.bfloat16 else torch.float32
+    d_states = torch.empty(chunks if slots else 0, H, P, M, K + V, dtype=kind, device=device)
+    d_bias = torch.empty(chunks, H * G, **single) if call.bias is not None else None
+    enter_dk = d_slot_k if call.own_k else dk
+    if P == 1:
+        near = (enter_dk, dv, dg if dg.dtype == torch.float32 else torch.empty(call.g.shape, **single))
+    else:
+        near = tuple(torch.empty(P if slots else 0, token_rows, H, width, **single) for width in (K, V, M))
+    for exact in call.passes:
+        nha_bwd_kernel_queries[(chunks * H * P,)](
+            call.q, call.k, call.v, call.g, call.slot_q, call.slot_k, call.bias, call.cos, call.sin, states, flags, call.seen,
+            plan.chunks, out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, *near, token_rows,
+            call.scale, call.window, call.delay, call.ring,
+            **call.constants, BK=min(tiles.BK, tiles.C), OWN_Q=call.own_q, EXACT=exact, num_warps=tiles.warps, num_stages=1,
+        )  # fmt: skip
+    d_first = d_final
+    if slots:
+        ends, d_first = flow_back(d_states, totals, d_final, plan)
+        names = ("H", "K", "V", "M", "C", "MB", "KP", "VP", "PREC", "PIECES")
+        nha_bwd_kernel_tokens[(chunks * H,)](
+            call.slot_k, call.v, call.g, states, plan.chunks, ends, *near, enter_dk, dv, dg, token_rows, call.delay, call.ring,
+            **{name: call.constants[name] for name in names}, P=P, num_warps=tiles.walk_warps, num_stages=1,
+        )  # fmt: skip
+    names = ("H", "G", "K", "V", "C", "GB", "KP", "VP", "PREC", "TURN_Q", "TURN_K", "ANGLES_BY_ROW", "SEEN", "SLOTS")
+    nha_bwd_kernel_window[(len(plan.keys) * H,)](
+        call.q, call.k, call.v, call.cos, call.sin, call.seen, plan.keys, d_out, lse, delta, dk, dv,
+        call.scale, call.window, call.delay, call.ring,
+        **{name: call.constants[name] for name in names}, OWN_K=call.own_k, num_warps=tiles.warps,
+        num_stages=tiles.back_stages,
+    )  # fmt: skip
+    if d_bias is not None:
+        d_bias = d_bias.sum(0).to(call.bias.dtype) if slots else torch.zeros_like(call.bias)
+    return dq, dk, dv, dg, d_slot_q, d_slot_k, d_bias, d_first

@@ -1,0 +1,171 @@
+"""The Triton form against the definition in fp64: outputs, log-sum-exps, states, gradients; allocations poisoned with NaN.
+
+Without a GPU the kernels run under Triton's interpreter, which must be asked for before triton is first imported: the cases are
+worked through in processes of their own. On a GPU the tests marked `gpu` take real sizes.
+"""
+
+import importlib.util
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+import torch
+from nha_cases import Case, pairwise_cases, relative_error
+
+from kernels import nha_attention
+
+# Found, not imported: an interpreting process imports this file before it asks for the interpreter.
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+
+SMALL = pairwise_cases(
+    time=[40, 1, 2, 33, 17, 48],
+    window=[5, 0, 1, 16, 20, 40, 3, "T", None],
+    slots=[5, 1, 16],
+    heads=[1, 2],
+    empty_slots=["mask", "sink"],
+    slot_delay=[None, 0, 3],
+)
+SHAPES = [
+    Case(300, 64, 3, 1, "mask", None, False, False, False, "batch", 1.0, heads=1),
+    Case(20, 4, 200, 1, "mask", None, False, False, False, "packed", 1.0, heads=1),
+    Case(40, 6, 17, 3, "mask", None, True, True, True, "packed", 30.0, key_dim=96, value_dim=40, heads=1),
+    Case(20, 6, 4, 9, "sink", None, False, True, False, "packed", 1.0, key_dim=130, value_dim=24, heads=1),
+    Case(36, 100, 40, 1, "mask", 2, False, False, False, "packed", 30.0, key_dim=16, value_dim=200, heads=1),
+]
+CASES = SMALL + SHAPES
+CUTS = pairwise_cases(
+    time=[33],
+    window=[5, 0, 16, "T", None],
+    slots=[5],
+    group=[2],
+    slot_delay=[None, 0, 9],
+    layout=["batch"],
+    strength=[1.0],
+    heads=[1],
+)
+
+
+def attend(case: Case, backend: str, dtype, device="cpu", base=None) -> dict:
+    """Outputs and gradients of one call, of a loss that the final slots take part in."""
+    x, settings = case.inputs()
+    base = base or dtype
+    x = {name: t.to(base).to(device, dtype).requires_grad_() for name, t in x.items()}
+    if "rotary" in settings:
+        settings["rotary"] = tuple(t.to(torch.float32).to(device, dtype) for t in settings["rotary"])
+    if "cu_seqlens" in settings:
+        settings["cu_seqlens"] = settings["cu_seqlens"].to(device)
+    out, state, (slots, window) = nha_attention(**x, **settings, backend=backend, return_state=True, return_lse=True)
+    gen = torch.Generator().manual_seed(1)
+    parts = (out, state.slot_k, state.slot_v)
+    weights = [torch.randn(t.shape, generator=gen, dtype=torch.float64).to(base).to(device, t.dtype) for t in parts]
+    sum((t * w).sum() for t, w in zip(parts, weights, strict=True)).backward()
+    found = {"out": out, "lse_slots": slots, "lse_window": window}
+    found |= {f"state.{name}": t for name, t in state.tensors().items()}
+    found |= {f"d{name}": torch.zeros_like(t) if t.grad is None else t.grad for name, t in x.items()}
+    if case.width == 0 and case.slot_bias:
+        # Without a window the bias shifts all logits alike: its gradient is zero, and has no relative error.
+        assert found.pop("dslot_bias").abs().max() < 1e-3
+    return {name: t.detach() for name, t in found.items()}
+
+
+def poison(patch):
+    """Fresh allocations hold NaN, so that what is read unwritten shows."""
+    for name in ("empty", "empty_like"):
+        make = getattr(torch, name)
+
+        def made(*args, make=make, **kwargs):
+            x = make(*args, **kwargs)
+            return x.fill_(torch.nan) if x.is_floating_point() else x
+
+        patch(torch, name, made)
+
+
+def errors(case: Case, dtype=torch.float32, device="cpu") -> dict[str, float]:
+    found = attend(case, "triton", dtype, device)
+    wanted = attend(case, "recurrent" if device == "cpu" else "chunked", torch.float64, device, base=dtype)
+    return {name: relative_error(found[name], wanted[name]) for name in wanted}
+
+
+def interpret():
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.set_num_threads(1)
+    poison(setattr)
+
+
+@pytest.fixture(scope="module")
+def answers(request):
+    """Every selected case's errors, as futures, from two interpreting processes."""
+    wanted = [item for item in request.session.items if item.path == request.path and "interpreted" in item.fixturenames]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context, initializer=interpret) as pool:
+        jobs = [item.callspec.params["interpreted"] for item in wanted]
+        yield {job: pool.submit(*job) for job in jobs}
+        pool.shutdown(cancel_futures=True)
+
+
+def cut_errors(case: Case) -> dict[str, float]:
+    """Of outputs and gradients when a sequence is cut in three and gone on with, against the whole."""
+
+    def run(backend, dtype, cuts):
+        x, settings = case.inputs()
+        x = {name: t.to(dtype).requires_grad_() for name, t in x.items()}
+        rotary = settings.pop("rotary", None)
+        state, outs = None, []
+        for start, end in zip([0, *cuts], [*cuts, case.time], strict=True):
+            piece = {name: t if name == "slot_bias" else t[:, start:end] for name, t in x.items()}
+            turns = None if rotary is None else tuple(t[start:end].to(dtype) for t in rotary)
+            out, state = nha_attention(**piece, **settings, rotary=turns, state=state, return_state=True, backend=backend)
+            outs.append(out)
+        out = torch.cat(outs, 1)
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        (out * weight.to(dtype)).sum().backward()
+        found = {"out": out.detach()} | {f"d{name}": torch.zeros_like(t) if t.grad is None else t.grad for name, t in x.items()}
+        if case.width == 0:
+            found.pop("dslot_bias", None)
+        return found
+
+    wanted, found = run("recurrent", torch.float64, []), run("triton", torch.float32, [10, 21])
+    return {name: relative_error(found[name], wanted[name]) for name in wanted}
+
+
+def check(found: dict[str, float], forward: float, backward: float):
+    wrong = {name: e for name, e in found.items() if not e <= (backward if name.startswith("d") else forward)}
+    assert not wrong, f"over {forward} forward, {backward} gradients: {wrong}"
+
+
+@pytest.mark.parametrize("interpreted", [(errors, case) for case in CASES], ids=lambda job: str(job[1]))
+def test_interpreted_equals_the_definition(interpreted, answers):
+    check(answers[interpreted].result(), 1e-5, 1e-4)
+
+
+@pytest.mark.parametrize("interpreted", [(cut_errors, case) for case in CUTS], ids=lambda job: str(job[1]))
+def test_interpreted_goes_on_from_a_state(interpreted, answers):
+    check(answers[interpreted].result(), 1e-5, 1e-4)
+
+
+def test_refuses_what_it_cannot_take():
+    x, settings = Case(5, 2, 3, 1, "mask", None, False, False, False, "batch", 1.0).inputs()
+    with pytest.raises(ValueError, match="backend 'triton'"):
+        nha_attention(**x, **settings, backend="triton")
+
+
+BOUNDS = {torch.bfloat16: (4e-3, 1.5e-2), torch.float16: (1e-3, 4e-3), torch.float32: (1e-5, 1e-4)}
+REAL = pairwise_cases(
+    time=[1000, 1, 63, 300],
+    window=[64, 0, 7, 200],
+    slots=[64, 16, 17, 200],
+    group=[4, 1, 2, 3, 8],
+    key_dim=[128, 64, 96, 256],
+    value_dim=[128, 64, 48, 256],
+)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", BOUNDS, ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("case", REAL, ids=lambda c: f"{c}-K{c.key_dim}-V{c.value_dim}")
+def test_on_a_gpu(case, dtype, monkeypatch):
+    poison(monkeypatch.setattr)
+    check(errors(case, dtype, "cuda"), *BOUNDS[dtype])
+    again = [attend(case, "triton", dtype, "cuda") for _ in range(2)]
+    assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
