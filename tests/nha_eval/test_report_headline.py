@@ -219,6 +219,6 @@ def test_contexts_that_all_score_alike_are_no_certainty():
     row = {"suite": "s", "task": "t", "length": 512, "model": "m", "window": "64", "metric": "contains", "status": "ok"}
     table = task_scores(make_frames(pd.DataFrame([row | {"value": 0.0, "stderr": 0.0, "n": 18}])).scores)
     # Two of 22 right: sqrt(2/22 * 20/22 / 22).
-    assert table["stderr"].tolist() == pytest.approx([0.0612919], abs=1e-6)
+    assert table["stderr"].tolist() == pytest.approx([(2 / 22 * 20 / 22 / 22) ** 0.5])
     table = task_scores(make_frames(pd.DataFrame([row | {"value": 0.5, "stderr": 0.1, "n": 18}])).scores)
     assert table["stderr"].tolist() == [0.1]
