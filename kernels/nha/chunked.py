@@ -113,10 +113,7 @@ def chunked(
         if slot_k is not None:
             tokens["raw_k"] = rows["slot_k"]
         old = {} if state is None else state.chronological()
-        rings = {
-            name: advance_ring(getattr(state, name, None), old.get(name), new, seen, lengths, size)
-            for name, new in tokens.items()
-        }
+        rings = {name: advance_ring(old.get(name), new, seen, lengths, size) for name, new in tokens.items()}
         memory = slots.memory if slots else None
         if memory is None:
             empty = lambda d: q.new_zeros(count, heads, g.shape[-1], d, dtype=exact)  # noqa: E731

@@ -154,7 +154,7 @@ def _state_after(k, v, g, raw_k, angles, bounds, parts, window, delay, state) ->
         rows = [torch.nn.functional.pad(x[b, s:e], [0, 0] * (x.dim() - 2) + [0, longest - (e - s)]) for b, s, e in bounds]
         new = torch.stack(rows)
         new = new.transpose(1, 2) if new.dim() == 4 else new
-        return advance_ring(None, old.get(name), new, seen, lengths, size)
+        return advance_ring(old.get(name), new, seen, lengths, size)
 
     turned = k if angles is None else turn(k, *(x[:, :, None] for x in angles)).to(k.dtype)
     tokens = {"k": turned, "v": v, "g": g}

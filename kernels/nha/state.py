@@ -81,18 +81,12 @@ class NHAState:
         return out
 
 
-def advance_ring(
-    ring: Tensor | None, chronological: Tensor | None, new: Tensor, seen: Tensor, lengths: Tensor, size: int
-) -> Tensor:
+def advance_ring(chronological: Tensor | None, new: Tensor, seen: Tensor, lengths: Tensor, size: int) -> Tensor:
     """A ring of `size` positions after `new` tokens, right-padded, time at dim -2.
 
-    ring, chronological: before (or None at a start), [N, ..., R, D]; new [N, ..., T, D]; seen [N] before; lengths [N].
+    chronological: the ring before, newest last (or None at a start), [N, ..., R, D]; new [N, ..., T, D]; seen [N] before;
+    lengths [N].
     """
-    if ring is not None and new.shape[-2] == 1 and ring.shape[-2] == size:
-        # The decode step: one position of each sequence changes, unless the sequence has no new token here.
-        slot = (seen % max(size, 1)).view(-1, *[1] * (new.dim() - 1)).expand(new.shape)
-        keep = (lengths == 0).view(-1, *[1] * (new.dim() - 1))
-        return ring.scatter(-2, slot, torch.where(keep, ring.gather(-2, slot), new.to(ring.dtype))) if size else ring
     history = new if chronological is None else torch.cat([chronological.to(new.dtype), new], dim=-2)
     before = history.shape[-2] - new.shape[-2]
     total = seen + lengths

@@ -251,7 +251,7 @@ def _state_after(k, v, g, slot_k, rotary, final, window, delay, cu_seqlens, stat
     def ring(name: str, x: Tensor) -> Tensor:
         new = x.flatten(0, 1)[index]
         new = new.transpose(1, 2) if new.dim() == 4 else new
-        return advance_ring(None, old.get(name), new, seen + lengths - tail, tail, size)
+        return advance_ring(old.get(name), new, seen + lengths - tail, tail, size)
 
     tokens = {"v": v, "g": g}
     if slot_k is not None:
@@ -263,7 +263,7 @@ def _state_after(k, v, g, slot_k, rotary, final, window, delay, cu_seqlens, stat
     near = k.flatten(0, 1)[index]
     if rotary is not None:
         near = _turned(near, tuple(tokens[name].flatten(0, 1)[index] for name in ("cos", "sin")))
-    rings["k"] = advance_ring(None, old.get("k"), near.transpose(1, 2), seen + lengths - tail, tail, size)
+    rings["k"] = advance_ring(old.get("k"), near.transpose(1, 2), seen + lengths - tail, tail, size)
     if final is None:
         final = torch.zeros(len(seen), heads, slots, k.shape[-1] + v.shape[-1], dtype=torch.float32, device=device)
     memory_k, memory_v = (x.contiguous() for x in final.split([k.shape[-1], v.shape[-1]], -1))
