@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 BIN := .venv/bin
 EXTRAS := dev$(shell command -v nvidia-smi >/dev/null 2>&1 && echo ,gpu)
 
-.PHONY: help setup eval test test-slow lint
+.PHONY: help setup eval bench test test-slow lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,9 @@ setup: .venv/ready ## make .venv and install everything into it
 
 eval: setup ## fetch what is needed and run the quick evaluation into results/runs/quickstart/
 	$(BIN)/python run_eval.py eval quickstart
+
+bench: setup ## time and memory of the operator beside its peers, into results/runs/bench-op/ (BENCH="--fresh" and other options)
+	$(BIN)/python run_eval.py bench op $(BENCH)
 
 test: setup ## the tests, in ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow" --durations=10

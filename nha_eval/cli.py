@@ -1,8 +1,8 @@
 """The command line, `nha-eval VERB` or `python run_eval.py VERB`: finds the verbs and turns what they raise into one
 line and an exit code.
 
-A verb is a file in `nha_eval/verbs/` with a function `command`; its name is the file's. Verbs import what is heavy
-inside that function, so that `--help` answers at once.
+A verb is a file in `nha_eval/verbs/` with a function `command`, or several under one name in a dict COMMANDS (`bench op`);
+its name is the file's. Verbs import what is heavy inside that function, so that `--help` answers at once.
 """
 
 import importlib
@@ -51,7 +51,13 @@ def make_app() -> typer.Typer:
 
     for module in sorted(found.name for found in pkgutil.iter_modules(verbs.__path__)):
         verb = importlib.import_module(f"{verbs.__name__}.{module}")
-        app.command(name=module, epilog=getattr(verb, "EXAMPLE", None))(verb.command)
+        if hasattr(verb, "COMMANDS"):
+            group = typer.Typer(name=module, help=verb.HELP, no_args_is_help=True, rich_markup_mode="rich")
+            for name, command in verb.COMMANDS.items():
+                group.command(name=name, epilog=verb.EXAMPLES[name])(command)
+            app.add_typer(group)
+        else:
+            app.command(name=module, epilog=getattr(verb, "EXAMPLE", None))(verb.command)
     return app
 
 

@@ -8,7 +8,6 @@ out, state = nha_attention(q1, k1, v1, g1, window=64, state=state, return_state=
 from __future__ import annotations
 
 import importlib.util
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from kernels.nha.state import NHAState
 from kernels.rotary import turn
 
 BACKENDS = ("recurrent", "chunked", "triton", "auto")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
@@ -36,14 +36,9 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype = tor
     return backend
 
 
-@lru_cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def _no_triton(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the Triton kernels cannot take these inputs, or None. Triton is imported only here, where a call may want it."""
-    if not _has_triton():
+    if not HAS_TRITON:
         return "wants the package triton, which is not installed; use 'chunked', or install the extra: pip install .[gpu]"
     from kernels.nha.triton.op import refusal
 
@@ -68,6 +63,7 @@ def nha_attention(
     state: NHAState | None = None,
     return_state: bool = False,
     return_lse: bool = False,
+    overwrite_state: bool = False,
     backend: str = "auto",
 ):
     """Native Hybrid Attention: one softmax over gated slots and the last `window` tokens (arXiv 2510.07019).
@@ -91,6 +87,8 @@ def nha_attention(
         state: where an earlier call with the same window and slot_delay ended; [N, ...] with cu_seqlens.
         return_state, return_lse: whether to return the state; and (lse_slots, lse_window), each [B, T, HQ], fp32 (fp64
             where the inputs are), -inf where that part is empty.
+        overwrite_state: the given state's tensors may be written over, and the returned state may share them, so that a decode
+            step copies nothing. Where it does not help it is ignored; the returned state is right whatever.
         backend: "recurrent" (the definition), "chunked" (plain torch), "triton", or "auto".
 
     Returns:
@@ -127,6 +125,11 @@ def nha_attention(
         after = after if return_state else None
     elif not (return_state or return_lse) and _is_softmax(window, delay, empty_slots, cu_seqlens, state, q.shape[1]):
         out, after, lse = causal_softmax(q, k, v, rotary, scale), None, None
+    elif chosen == "triton" and _is_decode(q, k, v, g, settings):
+        from kernels.nha.triton.decode import decode_nha
+
+        out, after, lse = decode_nha(q, k, v, g, **settings, overwrite_state=overwrite_state, with_lse=return_lse)
+        after = after if return_state else None
     else:
         if chosen == "triton":
             from kernels.nha.triton.op import triton_nha as run
@@ -142,6 +145,17 @@ def _is_softmax(window, delay, empty_slots, cu_seqlens, state, time: int) -> boo
     if cu_seqlens is not None or state is not None:
         return False
     return window is None or (window >= time and delay >= time and empty_slots == "mask")
+
+
+def _is_decode(q: Tensor, k: Tensor, v: Tensor, g: Tensor, settings: dict) -> bool:
+    """Whether the decode kernel takes the call: a few tokens from a state, and no gradient wanted."""
+    from kernels.nha.triton.decode import takes
+
+    if not takes(q.shape[1], settings):
+        return False
+    state = settings["state"]
+    inputs = (q, k, v, g, settings["slot_q"], settings["slot_k"], settings["slot_bias"], *state.tensors().values())
+    return not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in inputs)
 
 
 def causal_softmax(q: Tensor, k: Tensor, v: Tensor, rotary, scale: float) -> Tensor:

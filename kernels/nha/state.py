@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 RING_FIELDS = ("k", "v", "g", "raw_k", "cos", "sin")
@@ -66,6 +67,14 @@ class NHAState:
     def to(self, device: torch.device | str) -> NHAState:
         """The state on another device."""
         return replace(self, **{name: t.to(device) for name, t in self.tensors().items()})
+
+    def grown(self, size: int) -> NHAState:
+        """The state with a ring of at least `size` positions, where R is less because fewer tokens have been seen."""
+        more = size - self.ring_size
+        if more <= 0:
+            return self
+        rings = {name: getattr(self, name) for name in RING_FIELDS}
+        return replace(self, **{name: F.pad(x, (0, 0, 0, more)) for name, x in rings.items() if x is not None})
 
     def chronological(self) -> dict[str, Tensor]:
         """The ring's tensors with the newest token last (time is dim -2); positions never reached come first, as zeros."""

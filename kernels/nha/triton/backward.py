@@ -22,13 +22,13 @@ import triton
 import triton.language as tl
 
 from kernels.nha.triton.common import (
-    LOG2E,
     by_token,
     columns,
     exact_sum,
     gates,
     gather,
-    is_other,
+    is_flagged,
+    log2e,
     mix,
     split_decays,
     suffix_decays,
@@ -42,7 +42,41 @@ from kernels.nha.triton.common import (
 from kernels.nha.triton.states import flow_back
 
 
-@triton.jit(do_not_specialize=["window", "delay", "ring"])
+@triton.jit
+def _to_query(
+    acc, near_q, d_o, k, v, row, held, reached, h, cos, sin, angles, mass, inner, scale,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, PREC: tl.constexpr,
+    TURN_K: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """acc [R, KP] with what a block of the window's keys adds to the gradient of the queries."""
+    vcol, vok = columns(V, VP)
+    near_k = turned(k, (row * H + h) * K, held, cos, sin, angles, K, KP, TURN_K)
+    near_v = tl.load(v + (row * H + h)[:, None] * V + vcol[None, :], mask=held[:, None] & vok[None, :], other=0.0)
+    z = tl.dot(near_q, tl.trans(near_k), input_precision=PREC) * (scale * log2e()) - mass[:, None]
+    if MASK:
+        z = tl.where(reached, z, float("-inf"))
+    dz = tl.exp2(z) * (tl.dot(d_o, tl.trans(near_v), input_precision=PREC) - inner[:, None]) * scale
+    return tl.dot(dz.to(near_k.dtype), near_k, acc, input_precision=PREC)
+
+
+@triton.jit
+def _to_tokens(
+    acc, rows, x, decayed, to_start, entered, W, u, here, d_state, state_keep, near, near_keep, last,
+    C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, WD: tl.constexpr, PREC: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """What rows [R, D] (queries or output gradients) with weights x [R, MB] add to the gradient of the chunk's state, stored at
+    d_state [D, MB], and of the tokens that enter in it: acc [C, D], stored at `near` after the last block of slots; also x as
+    weights of these tokens [R, C]."""
+    add = tl.dot(tl.trans(rows.to(WD)), decayed, input_precision=PREC) * to_start[None, :]
+    tl.store(d_state, add.to(d_state.dtype.element_ty), mask=state_keep)
+    weights = unmix(x, decayed, entered, W, u, here, C, GB, MB, PREC, EXACT).to(rows.dtype)
+    acc = tl.dot(tl.trans(weights), rows, acc, input_precision=PREC)
+    if last:
+        tl.store(near, acc.to(near.dtype.element_ty), mask=near_keep)
+    return acc, weights
+
+
+@triton.jit(do_not_specialize=["window", "delay", "ring", "token_rows"])
 def nha_bwd_kernel_queries(
     q, k, v, g, slot_q, slot_k, bias, cos, sin, states, flags, seen, table,
     out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, near_dk, near_dv, near_dg, token_rows,
@@ -51,10 +85,12 @@ def nha_bwd_kernel_queries(
     C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, BK: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     WD: tl.constexpr, PREC: tl.constexpr, LIMIT: tl.constexpr, PIECES: tl.constexpr, EXACT: tl.constexpr,
     TURN_Q: tl.constexpr, TURN_K: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, SLOTS: tl.constexpr, BIAS: tl.constexpr,
-    SINK: tl.constexpr, SEEN: tl.constexpr, OWN_Q: tl.constexpr,
+    SINK: tl.constexpr, SEEN: tl.constexpr, OWN_Q: tl.constexpr, WIDE: tl.constexpr,
+    ALONE: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """delta [rows, HQ] = <out, d_out>; d_states [chunks, H, P, M, D] what each chunk adds; d_bias [chunks, HQ];
-    near_dk, near_dv, near_dg [P, token_rows, H, *] what the chunk's queries add for the tokens that enter in it."""
+    """delta [rows, HQ] = <out, d_out>; d_states [chunks, H, P, D, M] what each chunk adds; d_bias [chunks, HQ];
+    near_dk, near_dv, near_dg [P, token_rows, H, *] what the chunk's queries add for the tokens that enter in it.
+    WIDE: the window is many blocks of keys long; ALONE: there is none, and the slots are one block."""
     R: tl.constexpr = C * GB
     blocks: tl.constexpr = (G + GB - 1) // GB
     D: tl.constexpr = K + V
@@ -62,7 +98,7 @@ def nha_bwd_kernel_queries(
     head = tl.program_id(0) % (H * blocks)
     h, part = head // blocks, head % blocks
     if SLOTS:  # noqa: SIM102
-        if is_other(flags, chunk, h, H, M, MB, EXACT):
+        if is_flagged(flags, chunk, h, H, M, MB) != EXACT:
             return
     n = tl.load(table + chunk * 4)
     step = tl.load(table + chunk * 4 + 1)
@@ -79,7 +115,7 @@ def nha_bwd_kernel_queries(
     angle = row if ANGLES_BY_ROW else 0
     kcol, kok = columns(K, KP)
     vcol, vok = columns(V, VP)
-    scale2 = scale * LOG2E
+    scale2 = scale * log2e()
 
     out_tile = at_row[:, None] * V + vcol[None, :]
     d_o = tl.load(d_out + out_tile, mask=is_row[:, None] & vok[None, :], other=0.0)
@@ -107,7 +143,7 @@ def nha_bwd_kernel_queries(
         shown = is_row if SINK else is_row & (past + step + token >= delay)
         shift = tl.zeros([R], tl.float32)
         if BIAS:
-            shift += tl.load(bias + h * G + query_head, mask=is_row, other=0.0).to(tl.float32) * LOG2E
+            shift += tl.load(bias + h * G + query_head, mask=is_row, other=0.0).to(tl.float32) * log2e()
         d_shift = tl.zeros([R], tl.float32)
         out_row = (token_rows * part + base + entering) * H + h
         token_dk = tl.zeros([C, KP], tl.float32)
@@ -117,47 +153,62 @@ def nha_bwd_kernel_queries(
             is_slot = slot < M
             gate_keep = alive[:, None] & is_slot[None, :]
             here = gates(g, in_row[:, None] * M + slot[None, :], gate_keep)
-            F, to_middle, E = split_decays(here, C, EXACT, PIECES)
+            F, E = split_decays(here, C, EXACT, PIECES)
             u = written(here, PIECES)
-            W = E * u
-            state = (chunk.to(tl.int64) * H + h) * M * D + slot[:, None] * D
-            start_k = tl.load(states + state + kcol[None, :], mask=is_slot[:, None] & kok[None, :], other=0.0)
-            start_v = tl.load(states + state + K + vcol[None, :], mask=is_slot[:, None] & vok[None, :], other=0.0)
-            z = by_token(tl.dot(met, tl.trans(start_k), input_precision=PREC) * to_middle[None, :], F, C, GB, MB)
-            z += mix(met_k, F, W, u, here, C, GB, MB, WD, PREC, EXACT)
+            W = (E * u).to(WD)
+            state = (tl.cast(chunk, tl.int64) * H + h) * D * M + slot[None, :]
+            k_tile, k_keep = kcol[:, None] * M, kok[:, None] & is_slot[None, :]
+            v_tile, v_keep = (K + vcol)[:, None] * M, vok[:, None] & is_slot[None, :]
+            start_k = tl.load(states + state + k_tile, mask=k_keep, other=0.0)
+            start_v = tl.load(states + state + v_tile, mask=v_keep, other=0.0)
+            z = tl.dot(met.to(WD), start_k, input_precision=PREC)
+            z = mix(z, met_k, F, W, u, here, C, GB, MB, WD, PREC, EXACT)
             p = z * scale2 + shift[:, None] - mass[:, None]
             p = tl.exp2(tl.where(shown[:, None] & is_slot[None, :], p, float("-inf")))
-            dp = by_token(tl.dot(d_o, tl.trans(start_v), input_precision=PREC) * to_middle[None, :], F, C, GB, MB)
-            dp += mix(met_v, F, W, u, here, C, GB, MB, WD, PREC, EXACT)
+            dp = tl.dot(d_o.to(WD), start_v, input_precision=PREC)
+            dp = mix(dp, met_v, F, W, u, here, C, GB, MB, WD, PREC, EXACT)
+            if ALONE:
+                # Slots that are much alike leave less of dp - inner than the rounding of `out` makes of inner.
+                inner = tl.sum(p * dp, 1)
             dz = p * (dp - inner[:, None])
             d_shift += tl.sum(dz, 1)
             dz = dz * scale
             read = sum_heads(dz * z + p * dp, C, GB, MB)
-            from_tokens = gather(met_k, met_v, dz, p, F, E, here, C, GB, MB, WD, PREC, EXACT)
+            to_start = tl.where(is_slot, 1.0, 0.0)
+            if not EXACT:
+                to_start = tl.exp2(tl.sum(here, 0) * log2e())
+            add = ((tl.cast(chunk, tl.int64) * H + h) * blocks + part) * D * M + slot[None, :]
+            at_v = out_row[:, None] * V + vcol[None, :]
+            at_k = out_row[:, None] * K + kcol[None, :]
+            v_alive, k_alive = alive[:, None] & vok[None, :], alive[:, None] & kok[None, :]
+            last = m0 + MB >= M
+            p_decayed = by_token(p, F, C, GB, MB).to(WD)
+            from_tokens = gather(tl.zeros([C, MB], tl.float32), met_v, p, p_decayed, here, C, GB, MB, WD, PREC, EXACT)
+            # Large tiles are short of shared memory, and finish the values before they begin with the keys; small ones are
+            # short of registers, and keep the two products instead of what they were made from.
+            if R >= 128:
+                token_dv, _ = _to_tokens(
+                    token_dv, d_o, p, p_decayed, to_start, entered, W, u, here, d_states + add + v_tile, v_keep,
+                    near_dv + at_v, v_alive, last, C, GB, MB, WD, PREC, EXACT,
+                )  # fmt: skip
+            dz_decayed = by_token(dz, F, C, GB, MB).to(WD)
+            from_tokens = gather(from_tokens, met_k, dz, dz_decayed, here, C, GB, MB, WD, PREC, EXACT)
+            if not EXACT:
+                from_tokens *= E
             # Two pieces of bf16 carry more than what they are sums of.
             later = exact_sum((i[None, :] >= i[:, None]).to(tl.float32), read - u * from_tokens, 0 if PIECES == 0 else 2)
             gate = later - (1.0 - u) * from_tokens
             tl.store(near_dg + out_row[:, None] * M + slot[None, :], gate.to(near_dg.dtype.element_ty), mask=gate_keep)
-            add = ((chunk.to(tl.int64) * H + h) * blocks + part) * M * D + slot[:, None] * D
-            # Values first and keys after, so that few tiles are alive at a time; stores as soon as a tile is whole.
-            far = by_token(p * to_middle[None, :], F, C, GB, MB).to(d_o.dtype)
-            add_v = tl.dot(tl.trans(far), d_o, input_precision=PREC)
-            v_keep = is_slot[:, None] & vok[None, :]
-            tl.store(d_states + add + K + vcol[None, :], add_v.to(d_states.dtype.element_ty), mask=v_keep)
-            near = unmix(p, entered, F, W, u, here, C, GB, MB, WD, PREC, EXACT).to(d_o.dtype)
-            token_dv = tl.dot(tl.trans(near), d_o, token_dv, input_precision=PREC)
-            if m0 + MB >= M:
-                at = out_row[:, None] * V + vcol[None, :]
-                tl.store(near_dv + at, token_dv.to(near_dv.dtype.element_ty), mask=alive[:, None] & vok[None, :])
-            far = by_token(dz * to_middle[None, :], F, C, GB, MB).to(start_k.dtype)
-            add_k = tl.dot(tl.trans(far), met, input_precision=PREC)
-            tl.store(d_states + add + kcol[None, :], add_k.to(d_states.dtype.element_ty), mask=is_slot[:, None] & kok[None, :])
-            near = unmix(dz, entered, F, W, u, here, C, GB, MB, WD, PREC, EXACT).to(in_k.dtype)
-            token_dk = tl.dot(tl.trans(near), met, token_dk, input_precision=PREC)
-            if m0 + MB >= M:
-                at = out_row[:, None] * K + kcol[None, :]
-                tl.store(near_dk + at, token_dk.to(near_dk.dtype.element_ty), mask=alive[:, None] & kok[None, :])
-            acc = tl.dot(far, start_k, acc, input_precision=PREC)
+            if R < 128:
+                token_dv, _ = _to_tokens(
+                    token_dv, d_o, p, p_decayed, to_start, entered, W, u, here, d_states + add + v_tile, v_keep,
+                    near_dv + at_v, v_alive, last, C, GB, MB, WD, PREC, EXACT,
+                )  # fmt: skip
+            token_dk, near = _to_tokens(
+                token_dk, met, dz, dz_decayed, to_start, entered, W, u, here, d_states + add + k_tile, k_keep,
+                near_dk + at_k, k_alive, last, C, GB, MB, WD, PREC, EXACT,
+            )  # fmt: skip
+            acc = tl.dot(dz_decayed, tl.trans(start_k), acc, input_precision=PREC)
             acc = tl.dot(near, in_k, acc, input_precision=PREC)
         if BIAS:
             per_head = sum_tokens(tl.where(is_row, d_shift, 0.0), C, GB)
@@ -169,34 +220,52 @@ def nha_bwd_kernel_queries(
     from_slots = acc
     if TURN_Q:
         acc = tl.zeros([R, KP], tl.float32)
-    near_q = turned(q, at_row * K, is_row, cos, sin, angle + step + token, K, KP, TURN_Q)
-    first = tl.maximum(step - window + 1, -tl.minimum(ring, past))
-    stop = tl.where(window > 0, tl.minimum(step + C, length), first)
-    for j0 in range(first, stop, BK):
+    if SLOTS and not (TURN_Q or OWN_Q):
+        near_q = met
+    else:
+        near_q = turned(q, at_row * K, is_row, cos, sin, angle + step + token, K, KP, TURN_Q)
+    # Keys in blocks up to the chunk's end, so that in wide windows only the first and the last of them need a mask.
+    lowest = tl.maximum(step - window + 1, -tl.minimum(ring, past))
+    end = step + C - (C + BK - 1) // BK * BK
+    full = tl.maximum(end - tl.maximum(lowest, step + C - window), 0) // BK * BK if WIDE else 0
+    begin = end - full - tl.maximum(end - full - lowest + BK - 1, 0) // BK * BK
+    if WIDE:
+        for j0 in range(begin, end - full, BK):
+            j = j0 + tl.arange(0, BK)
+            held = (j >= lowest) & (j < length)
+            reached = held[None, :] & ((step + token)[:, None] - j[None, :] < window)
+            acc = _to_query(
+                acc, near_q, d_o, k, v, base + j, held, reached, h, cos, sin, angle + j, mass, inner, scale,
+                H, K, V, KP, VP, PREC, TURN_K, True,
+            )  # fmt: skip
+        for j0 in tl.range(end - full, end, BK, num_stages=STAGES):
+            j = j0 + tl.arange(0, BK)
+            acc = _to_query(
+                acc, near_q, d_o, k, v, base + j, j < length, j < length, h, cos, sin, angle + j, mass, inner, scale,
+                H, K, V, KP, VP, PREC, TURN_K, False,
+            )  # fmt: skip
+    masked = end if WIDE else begin
+    for j0 in range(masked, tl.where(window > 0, step + C, masked), BK):
         j = j0 + tl.arange(0, BK)
-        held = j < stop
-        key_row = (base + j) * H + h
-        near_k = turned(k, key_row * K, held, cos, sin, angle + j, K, KP, TURN_K)
-        near_v = tl.load(v + key_row[:, None] * V + vcol[None, :], mask=held[:, None] & vok[None, :], other=0.0)
+        held = (j >= lowest) & (j < length)
         gap = (step + token)[:, None] - j[None, :]
-        z = tl.dot(near_q, tl.trans(near_k), input_precision=PREC) * scale2
-        reached = (gap >= 0) & (gap < window) & held[None, :] & is_row[:, None]
-        p = tl.exp2(tl.where(reached, z - mass[:, None], float("-inf")))
-        dz = p * (tl.dot(d_o, tl.trans(near_v), input_precision=PREC) - inner[:, None]) * scale
-        acc = tl.dot(dz.to(near_k.dtype), near_k, acc, input_precision=PREC)
+        acc = _to_query(
+            acc, near_q, d_o, k, v, base + j, held, held[None, :] & (gap >= 0) & (gap < window), h, cos, sin, angle + j,
+            mass, inner, scale, H, K, V, KP, VP, PREC, TURN_K, True,
+        )  # fmt: skip
     if TURN_Q:
         acc = turned_back(acc, is_row, cos, sin, angle + step + token, K, KP, R) + from_slots
     tl.store(dq + q_tile, acc.to(dq.dtype.element_ty), mask=q_keep)
 
 
-@triton.jit(do_not_specialize=["delay", "ring"])
+@triton.jit(do_not_specialize=["delay", "ring", "token_rows"])
 def nha_bwd_kernel_tokens(
-    k, v, g, states, table, ends, near_dk, near_dv, near_dg, dk, dv, dg, token_rows,
+    k, v, g, states, flags, table, ends, near_dk, near_dv, near_dg, dk, dv, dg, token_rows,
     delay, ring,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr, P: tl.constexpr,
     C: tl.constexpr, MB: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, PREC: tl.constexpr, PIECES: tl.constexpr,
 ):  # fmt: skip
-    """k: what enters the slots; ends [chunks, H, M, D] the gradients of the chunks' end states; near_* as in `queries`."""
+    """k: what enters the slots; ends [chunks, H, D, M] the gradients of the chunks' end states; near_* as in `queries`."""
     D: tl.constexpr = K + V
     chunk = tl.program_id(0) // H
     h = tl.program_id(0) % H
@@ -216,6 +285,7 @@ def nha_bwd_kernel_tokens(
     in_v = tl.load(v + v_at, mask=v_alive, other=0.0)
     acc_k = tl.zeros([C, KP], tl.float32)
     acc_v = tl.zeros([C, VP], tl.float32)
+    flagged = is_flagged(flags, chunk, h, H, M, MB)
     for m0 in range(0, M, MB):
         slot = m0 + tl.arange(0, MB)
         is_slot = slot < M
@@ -223,21 +293,24 @@ def nha_bwd_kernel_tokens(
         here = gates(g, gate_at, gate_keep)
         u = written(here, PIECES)
         kept = suffix_decays(here, C, PIECES)
-        at = (chunk.to(tl.int64) * H + h) * M * D + slot[:, None] * D
-        k_keep, v_keep = is_slot[:, None] & kok[None, :], is_slot[:, None] & vok[None, :]
-        end_k = tl.load(ends + at + kcol[None, :], mask=k_keep, other=0.0)
-        end_v = tl.load(ends + at + K + vcol[None, :], mask=v_keep, other=0.0)
-        start_k = tl.load(states + at + kcol[None, :], mask=k_keep, other=0.0).to(tl.float32)
-        start_v = tl.load(states + at + K + vcol[None, :], mask=v_keep, other=0.0).to(tl.float32)
-        across = tl.sum(start_k * end_k.to(tl.float32), 1) + tl.sum(start_v * end_v.to(tl.float32), 1)
+        at = (chunk.to(tl.int64) * H + h) * D * M + slot[None, :]
+        k_tile, k_keep = kcol[:, None] * M, kok[:, None] & is_slot[None, :]
+        v_tile, v_keep = (K + vcol)[:, None] * M, vok[:, None] & is_slot[None, :]
+        end_k = tl.load(ends + at + k_tile, mask=k_keep, other=0.0)
+        end_v = tl.load(ends + at + v_tile, mask=v_keep, other=0.0)
+        start_k = tl.load(states + at + k_tile, mask=k_keep, other=0.0).to(tl.float32)
+        start_v = tl.load(states + at + v_tile, mask=v_keep, other=0.0).to(tl.float32)
+        across = tl.sum(start_k * end_k.to(tl.float32), 0) + tl.sum(start_v * end_v.to(tl.float32), 0)
         end_k, end_v = end_k.to(in_k.dtype), end_v.to(in_v.dtype)
-        to_end = tl.dot(in_k, tl.trans(end_k), input_precision=PREC)
-        to_end = tl.dot(in_v, tl.trans(end_v), to_end, input_precision=PREC) * kept
+        to_end = tl.dot(in_k, end_k, input_precision=PREC)
+        to_end = tl.dot(in_v, end_v, to_end, input_precision=PREC) * kept
         weight = (kept * u).to(in_k.dtype)
-        acc_k = tl.dot(weight, end_k, acc_k, input_precision=PREC)
-        acc_v = tl.dot(weight, end_v, acc_v, input_precision=PREC)
+        acc_k = tl.dot(weight, tl.trans(end_k), acc_k, input_precision=PREC)
+        acc_v = tl.dot(weight, tl.trans(end_v), acc_v, input_precision=PREC)
         earlier = exact_sum((i[None, :] < i[:, None]).to(tl.float32), u * to_end, 0 if PIECES == 0 else 2)
-        gate = earlier + (tl.exp2(tl.sum(here, 0) * LOG2E) * across)[None, :] - (1.0 - u) * to_end
+        # A flagged chunk's state stands at its start.
+        across *= tl.where(flagged, tl.exp2(tl.sum(here, 0) * log2e()), 1.0)
+        gate = earlier + across[None, :] - (1.0 - u) * to_end
         for part in tl.static_range(P):
             gate += tl.load(near_dg + tl.cast(token_rows, tl.int64) * (part * H * M) + gate_at, mask=gate_keep, other=0.0)
         tl.store(dg + gate_at, gate.to(dg.dtype.element_ty), mask=gate_keep)
@@ -252,18 +325,41 @@ def nha_bwd_kernel_tokens(
     tl.store(dv + v_at, acc_v.to(dv.dtype.element_ty), mask=v_alive)
 
 
+@triton.jit
+def _to_key(
+    acc_k, acc_v, near_k, near_v, q, d_out, lse, delta, at_row, is_row, reached, cos, sin, angles, scale,
+    K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, PREC: tl.constexpr,
+    TURN_Q: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """(acc_k [KB, KP], acc_v [KB, VP]) with what a block of queries adds to the gradients of the window's keys and values."""
+    vcol, vok = columns(V, VP)
+    near_q = turned(q, at_row * K, is_row, cos, sin, angles, K, KP, TURN_Q)
+    d_o = tl.load(d_out + at_row[:, None] * V + vcol[None, :], mask=is_row[:, None] & vok[None, :], other=0.0)
+    mass = tl.load(lse + at_row, mask=is_row, other=0.0)
+    mass = tl.where(mass == float("-inf"), 0.0, mass)
+    inner = tl.load(delta + at_row, mask=is_row, other=0.0)
+    z = tl.dot(near_k, tl.trans(near_q), input_precision=PREC) * (scale * log2e()) - mass[None, :]
+    if MASK:
+        z = tl.where(reached, z, float("-inf"))
+    p = tl.exp2(z)
+    acc_v = tl.dot(p.to(d_o.dtype), d_o, acc_v, input_precision=PREC)
+    dz = p * (tl.dot(near_v, tl.trans(d_o), input_precision=PREC) - inner[None, :]) * scale
+    return tl.dot(dz.to(near_q.dtype), near_q, acc_k, input_precision=PREC), acc_v
+
+
 @triton.jit(do_not_specialize=["window", "delay", "ring"])
 def nha_bwd_kernel_window(
     q, k, v, cos, sin, seen, table,
     d_out, lse, delta, dk, dv,
     scale, window, delay, ring,
     H: tl.constexpr, G: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    C: tl.constexpr, GB: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, PREC: tl.constexpr,
+    KB: tl.constexpr, CQ: tl.constexpr, GB: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, PREC: tl.constexpr,
     TURN_Q: tl.constexpr, TURN_K: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, SLOTS: tl.constexpr, SEEN: tl.constexpr,
-    OWN_K: tl.constexpr,
+    OWN_K: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Adds to what `tokens` left in dv, and in dk unless slots store other keys than the window's (OWN_K)."""
-    R: tl.constexpr = C * GB
+    """A block of KB keys, met by CQ tokens of queries at a time; adds to what `tokens` left in dv, and in dk unless slots store
+    other keys than the window's (OWN_K)."""
+    R: tl.constexpr = CQ * GB
     blocks: tl.constexpr = (G + GB - 1) // GB
     block = tl.program_id(0) // H
     h = tl.program_id(0) % H
@@ -274,42 +370,59 @@ def nha_bwd_kernel_window(
     past = tl.load(seen + n).to(tl.int32) if SEEN else 0
     r = tl.arange(0, R)
     token = r // GB
-    j = j0 + tl.arange(0, C)
+    j = j0 + tl.arange(0, KB)
     # A block that begins in the ring ends where it likes; rows beyond the sequence's end are another's.
     held = (j < length) & (j >= -ring)
     base = row.to(tl.int64) + (n + 1).to(tl.int64) * ring
     angle = row if ANGLES_BY_ROW else 0
     kcol, kok = columns(K, KP)
     vcol, vok = columns(V, VP)
-    scale2 = scale * LOG2E
     key_row = (base + j) * H + h
     k_tile, v_tile = key_row[:, None] * K + kcol[None, :], key_row[:, None] * V + vcol[None, :]
     k_keep, v_keep = held[:, None] & kok[None, :], held[:, None] & vok[None, :]
     near_k = turned(k, key_row * K, held, cos, sin, angle + j, K, KP, TURN_K)
     near_v = tl.load(v + v_tile, mask=v_keep, other=0.0)
-    acc_k = tl.zeros([C, KP], tl.float32)
-    acc_v = tl.zeros([C, VP], tl.float32)
+    acc_k = tl.zeros([KB, KP], tl.float32)
+    acc_v = tl.zeros([KB, VP], tl.float32)
     first = tl.maximum(j0, 0)
-    stop = tl.where(window > 0, tl.minimum(j0 + C - 1 + window, length), first)
-    for i0 in range(first, stop, C):
-        for part in range(blocks):
-            query_head = part * GB + r % GB
-            is_row = (i0 + token < stop) & (query_head < G)
-            at_row = (row + i0 + token).to(tl.int64) * (H * G) + h * G + query_head
-            near_q = turned(q, at_row * K, is_row, cos, sin, angle + i0 + token, K, KP, TURN_Q)
-            d_o = tl.load(d_out + at_row[:, None] * V + vcol[None, :], mask=is_row[:, None] & vok[None, :], other=0.0)
-            mass = tl.load(lse + at_row, mask=is_row, other=0.0)
-            mass = tl.where(mass == float("-inf"), 0.0, mass)
-            inner = tl.load(delta + at_row, mask=is_row, other=0.0)
+    stop = tl.where(window > 0, tl.minimum(j0 + KB - 1 + window, length), first)
+    # From `whole` to `ragged` every query meets every key of the block, and no mask is needed; narrow windows have no such part.
+    whole = stop
+    ragged = stop
+    if WIDE:
+        whole = tl.minimum(first + (tl.maximum(j0 + KB - 1 - first, 0) + CQ - 1) // CQ * CQ, stop)
+        ragged = whole + tl.maximum(tl.minimum(j0 + window, length) - whole, 0) // CQ * CQ
+    for part in range(blocks):
+        head = part * GB + r % GB
+        for i0 in range(first, whole, CQ):
+            is_row = (i0 + token < stop) & (head < G)
+            at_row = (row + i0 + token).to(tl.int64) * (H * G) + h * G + head
             gap = (i0 + token)[None, :] - j[:, None]
-            reached = (gap >= 0) & (gap < window) & is_row[None, :] & held[:, None] & (j >= -past)[:, None]
-            z = tl.dot(near_k, tl.trans(near_q), input_precision=PREC) * scale2
-            p = tl.exp2(tl.where(reached, z - mass[None, :], float("-inf")))
-            acc_v = tl.dot(p.to(d_o.dtype), d_o, acc_v, input_precision=PREC)
-            dz = p * (tl.dot(near_v, tl.trans(d_o), input_precision=PREC) - inner[None, :]) * scale
-            acc_k = tl.dot(dz.to(near_q.dtype), near_q, acc_k, input_precision=PREC)
+            reached = (gap >= 0) & (gap < window) & is_row[None, :]
+            acc_k, acc_v = _to_key(
+                acc_k, acc_v, near_k, near_v, q, d_out, lse, delta, at_row, is_row, reached, cos, sin, angle + i0 + token,
+                scale, K, V, KP, VP, PREC, TURN_Q, True,
+            )  # fmt: skip
+        if WIDE:
+            for i0 in range(whole, ragged, CQ):
+                at_row = (row + i0 + token).to(tl.int64) * (H * G) + h * G + head
+                acc_k, acc_v = _to_key(
+                    acc_k, acc_v, near_k, near_v, q, d_out, lse, delta, at_row, head < G, head < G, cos, sin, angle + i0 + token,
+                    scale, K, V, KP, VP, PREC, TURN_Q, False,
+                )  # fmt: skip
+            for i0 in range(ragged, stop, CQ):
+                is_row = (i0 + token < stop) & (head < G)
+                at_row = (row + i0 + token).to(tl.int64) * (H * G) + h * G + head
+                reached = ((i0 + token)[None, :] - j[:, None] < window) & is_row[None, :]
+                acc_k, acc_v = _to_key(
+                    acc_k, acc_v, near_k, near_v, q, d_out, lse, delta, at_row, is_row, reached, cos, sin, angle + i0 + token,
+                    scale, K, V, KP, VP, PREC, TURN_Q, True,
+                )  # fmt: skip
+    # What stands in a ring's places that no token has reached is no key.
+    real = ((j >= -past) & held)[:, None]
+    acc_k, acc_v = tl.where(real, acc_k, 0.0), tl.where(real, acc_v, 0.0)
     if TURN_K:
-        acc_k = turned_back(acc_k, held, cos, sin, angle + j, K, KP, C)
+        acc_k = turned_back(acc_k, held, cos, sin, angle + j, K, KP, KB)
     if SLOTS:
         entered = ((j + delay < length) & (j + delay >= 0))[:, None]
         acc_v += tl.load(dv + v_tile, mask=v_keep & entered, other=0.0).to(tl.float32)
@@ -320,7 +433,8 @@ def nha_bwd_kernel_window(
 
 
 def gradients(call, states, totals, flags, out, lse, d_out, d_final):
-    """Gradients of a `Call`'s q, k, v, g, slot_q, slot_k, bias and first state, None where there is no such input."""
+    """Gradients of a `Call`'s q, k, v, g, slot_q, slot_k, bias and first state, None where there is no such input; d_final is
+    that of the final state."""
     tiles, plan, device = call.tiles, call.plan, call.q.device
     H, G, K, V, M = (call.constants[name] for name in "HGKVM")
     P, chunks, slots = triton.cdiv(G, tiles.GB), len(plan.chunks), call.settings.slots
@@ -334,34 +448,36 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
     single = {"dtype": torch.float32, "device": device}
     # Gradients are often too small for fp16; bf16 keeps their range.
     kind = torch.bfloat16 if call.q.dtype == torch.bfloat16 else torch.float32
-    d_states = torch.empty(chunks if slots else 0, H, P, M, K + V, dtype=kind, device=device)
+    d_states = torch.empty(chunks if slots else 0, H, P, K + V, M, dtype=kind, device=device)
     d_bias = torch.empty(chunks, H * G, **single) if call.bias is not None else None
     enter_dk = d_slot_k if call.own_k else dk
     if P == 1:
         near = (enter_dk, dv, dg if dg.dtype == torch.float32 else torch.empty(call.g.shape, **single))
     else:
         near = tuple(torch.empty(P if slots else 0, token_rows, H, width, **single) for width in (K, V, M))
-    for exact in call.passes:
+    for exact in (False, True) if slots else (False,):
         nha_bwd_kernel_queries[(chunks * H * P,)](
             call.q, call.k, call.v, call.g, call.slot_q, call.slot_k, call.bias, call.cos, call.sin, states, flags, call.seen,
             plan.chunks, out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, *near, token_rows,
             call.scale, call.window, call.delay, call.ring,
-            **call.constants, BK=min(tiles.BK, tiles.C), OWN_Q=call.own_q, EXACT=exact, num_warps=tiles.warps, num_stages=1,
+            **call.constants, BK=tiles.back_BK, OWN_Q=call.own_q, EXACT=exact, WIDE=tiles.wide, ALONE=call.window == 0 and M <= tiles.MB,
+            STAGES=tiles.back_stages, num_warps=tiles.warps, num_stages=1,
         )  # fmt: skip
-    d_first = d_final
+    d_first = None
     if slots:
         ends, d_first = flow_back(d_states, totals, d_final, plan)
         names = ("H", "K", "V", "M", "C", "MB", "KP", "VP", "PREC", "PIECES")
         nha_bwd_kernel_tokens[(chunks * H,)](
-            call.slot_k, call.v, call.g, states, plan.chunks, ends, *near, enter_dk, dv, dg, token_rows, call.delay, call.ring,
+            call.slot_k, call.v, call.g, states, flags, plan.chunks, ends, *near, enter_dk, dv, dg, token_rows,
+            call.delay, call.ring,
             **{name: call.constants[name] for name in names}, P=P, num_warps=tiles.walk_warps, num_stages=1,
         )  # fmt: skip
-    names = ("H", "G", "K", "V", "C", "GB", "KP", "VP", "PREC", "TURN_Q", "TURN_K", "ANGLES_BY_ROW", "SEEN", "SLOTS")
+    names = ("H", "G", "K", "V", "GB", "KP", "VP", "PREC", "TURN_Q", "TURN_K", "ANGLES_BY_ROW", "SEEN", "SLOTS")
     nha_bwd_kernel_window[(len(plan.keys) * H,)](
         call.q, call.k, call.v, call.cos, call.sin, call.seen, plan.keys, d_out, lse, delta, dk, dv,
         call.scale, call.window, call.delay, call.ring,
-        **{name: call.constants[name] for name in names}, OWN_K=call.own_k, num_warps=tiles.warps,
-        num_stages=tiles.back_stages,
+        **{name: call.constants[name] for name in names}, KB=tiles.KB, CQ=tiles.CQ, OWN_K=call.own_k,
+        WIDE=tiles.wide, num_warps=tiles.warps, num_stages=tiles.window_stages,
     )  # fmt: skip
     if d_bias is not None:
         d_bias = d_bias.sum(0).to(call.bias.dtype) if slots else torch.zeros_like(call.bias)

@@ -1,17 +1,18 @@
 """What the Triton passes share: rotary tiles, the decays inside a chunk, and the three products through them.
 
 Legend: C tokens of a chunk, GB query heads that one program takes together, R = C * GB rows (row r is token r // GB, head
-r % GB), M slots, MB slots of a block, K, V head dimensions.
+r % GB), M slots, MB slots of a block, K, V head dimensions, KP, VP these padded.
 
-Within a chunk, what token j wrote into slot m weighs u_j[m] exp(g_{j+1} + ... + g_i)[m] at token i, u = 1 - exp(g). With a
-reference token r in the chunk's middle this splits into F_i = exp(g_{r+1} + ... + g_i) and W_j = u_j exp(g_{j+1} + ... + g_r),
-so that sums over j or m are matrix products. Every exponent is a sum of terms of one sign, never a difference of two long sums;
-the sums themselves are a product with a matrix of 0, 1 and -1, exact in bf16 pieces.
+Within a chunk, what token j wrote into slot m weighs u_j[m] exp(g_{j+1} + ... + g_i)[m] at token i, u = 1 - exp(g). With
+s_j = g_{j+1} + ... up to the chunk's end this splits into F_i = exp(-s_i) and W_j = u_j exp(s_j), so that sums over j or m are
+matrix products. W is also what the state at the chunk's end takes from token j, and exp(total) S what it keeps of the state at
+the chunk's start, so that all parts share one reference. s is a sum of terms of one sign, never a difference of two long sums,
+and a product with a matrix of 0 and 1, exact in bf16 pieces.
 
-Where half a chunk decays by more than LIMIT the split would overflow. `walk` flags such chunks, and each pass is launched
-twice: as the fast kernel, which leaves flagged chunks alone, and as the EXACT one, which takes those alone, its pairs one
-column at a time with exponents that are <= 0: right for any gate, and slower. Two kernels, because one that could do both would
-keep the registers of both.
+Where a chunk decays by more than LIMIT the split would overflow. `walk` flags such chunks; the fast kernels leave them, or what
+they make of them, to the EXACT ones, which take those alone, their pairs one column at a time
+with exponents that are <= 0: right for any gate, and slower. Two kernels, because one that could do both would keep the
+registers of both.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
+
+@triton.jit
+def log2e():
+    """log2 of e. Not a global, which Triton would compare with its value of before at every launch."""
+    return 1.4426950408889634
 
 
 @triton.jit
@@ -73,9 +78,9 @@ def written(g, PIECES: tl.constexpr):
     """1 - exp(g) for g <= 0, without the cancellation near 0; to 1e-4 where it is rounded to half precision afterwards."""
     if PIECES == 0:
         series = 1.0 + g * (0.5 + g * (1 / 6 + g * (1 / 24 + g * (1 / 120 + g * (1 / 720 + g * (1 / 5040))))))
-        u = tl.where(g > -0.35, -g * series, 1.0 - tl.exp2(g * LOG2E))
+        u = tl.where(g > -0.35, -g * series, 1.0 - tl.exp2(g * log2e()))
     else:
-        u = tl.where(g > -0.002, -g * (1.0 + 0.5 * g), 1.0 - tl.exp2(g * LOG2E))
+        u = tl.where(g > -0.002, -g * (1.0 + 0.5 * g), 1.0 - tl.exp2(g * log2e()))
     return u
 
 
@@ -106,46 +111,34 @@ def exact_sum(signs, x, PIECES: tl.constexpr):
 def suffix_decays(here, C: tl.constexpr, PIECES: tl.constexpr):
     """exp of the log decays after each token of the chunk, to its end: [C, MB]."""
     i = tl.arange(0, C)
-    return tl.exp2(exact_sum((i[None, :] > i[:, None]).to(tl.float32), here, PIECES) * LOG2E)
-
-
-@triton.jit
-def overflows(here, C: tl.constexpr, LIMIT: tl.constexpr):
-    """Whether the split about the middle is out of range for any slot: a scalar."""
-    i = tl.arange(0, C)
-    middle: tl.constexpr = C // 2
-    early = tl.sum(tl.where(((i > 0) & (i <= middle))[:, None], here, 0.0), 0)
-    late = tl.sum(tl.where((i > middle)[:, None], here, 0.0), 0)
-    return tl.max(-tl.minimum(early, late), 0) * LOG2E > LIMIT
+    return tl.exp2(exact_sum((i[None, :] > i[:, None]).to(tl.float32), here, PIECES) * log2e())
 
 
 @triton.jit
 def split_decays(here, C: tl.constexpr, EXACT: tl.constexpr, PIECES: tl.constexpr):
-    """(F [C, MB], head [MB] = decay from the chunk's start to the reference, E [C, MB]); W = u E.
+    """(F, E), each [C, MB], of the chunk's log decays: F_i E_j is the decay from token j to i, and F_i alone that from where
+    the chunk's stored state stands to i.
 
-    If EXACT the reference is the chunk's start, and E is not to be used.
+    A stored state stands at the chunk's end, decayed as if nothing had been written since its start; if EXACT at its start,
+    and E is not to be used.
     """
     i = tl.arange(0, C)
     to, on = i[:, None], i[None, :]
-    middle: tl.constexpr = C // 2
     if EXACT:
-        signs = (on <= to).to(tl.float32)
-        head = tl.exp2(tl.zeros_like(tl.sum(here, 0)))
+        F = tl.exp2(exact_sum((on <= to).to(tl.float32), here, PIECES) * log2e())
+        E = tl.zeros_like(F)
     else:
-        signs = ((on > middle) & (on <= to)).to(tl.float32) - ((on <= middle) & (on > to)).to(tl.float32)
-        head = tl.exp2(tl.sum(tl.where((i <= middle)[:, None], here, 0.0), 0) * LOG2E)
-    forth = exact_sum(signs, here, PIECES) * LOG2E
-    E = tl.zeros_like(forth) if EXACT else tl.exp2(-forth)
-    return tl.exp2(forth), head, E
+        left = exact_sum((on > to).to(tl.float32), here, PIECES) * log2e()
+        F, E = tl.exp2(-left), tl.exp2(left)
+    return F, E
 
 
 @triton.jit
-def is_other(flags, chunk, h, H: tl.constexpr, M: tl.constexpr, MB: tl.constexpr, EXACT: tl.constexpr):
-    """Whether the chunk is for the other of the two kernels."""
+def is_flagged(flags, chunk, h, H: tl.constexpr, M: tl.constexpr, MB: tl.constexpr):
+    """Whether the split would overflow in the chunk, in any block of slots."""
     count: tl.constexpr = (M + MB - 1) // MB
     block = tl.arange(0, 16)
-    flagged = tl.max(tl.load(flags + (chunk * H + h) * count + block, mask=block < count, other=0), 0)
-    return (flagged == 0) if EXACT else (flagged != 0)
+    return tl.max(tl.load(flags + (chunk * H + h) * count + block, mask=block < count, other=0), 0) != 0
 
 
 @triton.jit
@@ -187,19 +180,20 @@ def sum_tokens(x, C: tl.constexpr, GB: tl.constexpr):
 @triton.jit
 def _step_back(reach, here, i, j):
     """From exponents reach_i = g_{j+2} + ... + g_i to those of one column earlier."""
-    step = tl.sum(tl.where((i == j + 1)[:, None], here, 0.0), 0) * LOG2E
+    step = tl.sum(tl.where((i == j + 1)[:, None], here, 0.0), 0) * log2e()
     return tl.where((i > j)[:, None], reach + step[None, :], reach)
 
 
 @triton.jit
 def mix(
-    a, F, W, u, here,
+    far, a, F, W, u, here,
     C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, WD: tl.constexpr, PREC: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """[R, MB]: sum over tokens j of a[row, j] (0 where j is later than the row's token) times what j's write weighs there."""
+    """[R, MB]: far [R, MB], which stands where the state does, decayed to the row's token, plus the sum over tokens j of
+    a[row, j] (0 where j is later than the row's token) times what j's write weighs there."""
     if EXACT:
         i = tl.arange(0, C)
-        y = tl.zeros([C * GB, MB], tl.float32)
+        y = by_token(far, F, C, GB, MB)
         reach = tl.zeros([C, MB], tl.float32)
         for back in range(C):
             j = C - 1 - back
@@ -207,16 +201,17 @@ def mix(
             weight = tl.exp2(reach) * tl.sum(tl.where((i == j)[:, None], u, 0.0), 0)[None, :]
             y += tl.sum(tl.where((i == j)[None, :], a, 0.0), 1)[:, None] * rows_of(weight, C, GB, MB)
     else:
-        y = by_token(tl.dot(a.to(WD), W.to(WD), input_precision=PREC), F, C, GB, MB)
+        y = by_token(tl.dot(a.to(WD), W, far, input_precision=PREC), F, C, GB, MB)
     return y
 
 
 @triton.jit
 def unmix(
-    x, keep, F, W, u, here,
-    C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, WD: tl.constexpr, PREC: tl.constexpr, EXACT: tl.constexpr,
+    x, decayed, keep, W, u, here,
+    C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, PREC: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """[R, C]: the transpose of `mix`: where `keep`, the sum over slots of x [R, MB] times j's weight at the row's token."""
+    """[R, C]: the transpose of `mix` on tokens: where `keep`, the sum over slots of x [R, MB] times j's weight at the row's
+    token; decayed: x by F."""
     if EXACT:
         i = tl.arange(0, C)
         y = tl.zeros([C * GB, C], tl.float32)
@@ -227,27 +222,25 @@ def unmix(
             weight = tl.exp2(reach) * tl.sum(tl.where((i == j)[:, None], u, 0.0), 0)[None, :]
             y = tl.where((i == j)[None, :], tl.sum(by_token(x, weight, C, GB, MB), 1)[:, None], y)
     else:
-        y = tl.dot(by_token(x, F, C, GB, MB).to(WD), tl.trans(W.to(WD)), input_precision=PREC)
+        y = tl.dot(decayed, tl.trans(W), input_precision=PREC)
     return tl.where(keep, y, 0.0)
 
 
 @triton.jit
 def gather(
-    a, b, x, y, F, E, here,
+    z, a, x, decayed, here,
     C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, WD: tl.constexpr, PREC: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """[C, MB]: at token j the sum over rows of a[row, j] x[row] + b[row, j] y[row], decayed from j to the row's token."""
+    """z [C, MB] plus at token j the sum over rows of a[row, j] x[row], decayed from j to the row's token (by F alone, unless
+    EXACT: E is still missing); decayed: x by F."""
     if EXACT:
         i = tl.arange(0, C)
-        z = tl.zeros([C, MB], tl.float32)
         reach = tl.zeros([C, MB], tl.float32)
         for back in range(C):
             j = C - 1 - back
             reach = _step_back(reach, here, i, j)
-            column = (i == j)[None, :]
-            both = tl.sum(tl.where(column, a, 0.0), 1)[:, None] * x + tl.sum(tl.where(column, b, 0.0), 1)[:, None] * y
-            z = tl.where((i == j)[:, None], tl.sum(by_token(both, tl.exp2(reach), C, GB, MB), 0)[None, :], z)
+            column = tl.sum(tl.where((i == j)[None, :], a, 0.0), 1)[:, None] * x
+            z += tl.where((i == j)[:, None], tl.sum(by_token(column, tl.exp2(reach), C, GB, MB), 0)[None, :], 0.0)
     else:
-        z = tl.dot(tl.trans(a.to(WD)), by_token(x, F, C, GB, MB).to(WD), input_precision=PREC)
-        z = tl.dot(tl.trans(b.to(WD)), by_token(y, F, C, GB, MB).to(WD), z, input_precision=PREC) * E
+        z = tl.dot(tl.trans(a.to(WD)), decayed, z, input_precision=PREC)
     return z

@@ -18,16 +18,20 @@ from functools import cached_property
 import torch
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.nha.state import NHAState, advance_ring
 from kernels.nha.triton.backward import gradients
-from kernels.nha.triton.forward import chunk_outputs
-from kernels.nha.triton.plan import Plan, Tiles, choose_tiles, make_plan
-from kernels.nha.triton.states import chunk_states
+from kernels.nha.triton.forward import write_outputs
+from kernels.nha.triton.plan import Plan, Tiles, choose_tiles, count_chunks, make_plan
+from kernels.nha.triton.states import segment_states, store_states
+from kernels.nha.triton.stream import stream_outputs, streams
 from kernels.rotary import turn, turn_back
 
 # Further than any token: a window of None.
 EVERYTHING = 1 << 30
+# Tokens from which a window is gone through in the larger tiles.
+WIDE = 256
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -41,11 +45,11 @@ def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a call is besides its tensors."""
+    """What a call is besides its tensors; packed: the number of sequences in the pack, or 0."""
 
     batch: int
     time: int
-    ends: tuple[int, ...] | None
+    packed: int
     window: int
     delay: int
     ring: int
@@ -55,11 +59,12 @@ class Settings:
     turn_k: bool
     angles_by_row: bool
     with_lse: bool
+    store: bool
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call's flat tensors: q, slot_q [rows, HQ, K]; k, slot_k, v, g [rows, H, *]; bias [HQ]; first [N, H, M, D] fp32."""
+    """A call's flat tensors: q, slot_q [rows, HQ, K]; k, slot_k, v, g [rows, H, *]; bias [HQ]; first [N, H, D, M] fp32."""
 
     settings: Settings
     q: Tensor
@@ -72,6 +77,7 @@ class Call:
     cos: Tensor | None
     sin: Tensor | None
     seen: Tensor | None
+    cu_seqlens: Tensor | None
     own_q: bool
     own_k: bool
 
@@ -84,12 +90,29 @@ class Call:
 
     @cached_property
     def tiles(self) -> Tiles:
-        return choose_tiles(self.G, self.g.shape[-1], self.q.shape[-1], self.v.shape[-1], self.q.dtype, self.cos is not None)
+        return tiles_of(self.q, self.k, self.v, self.g, self.cos, self.settings.window)
 
     @cached_property
     def plan(self) -> Plan:
         s = self.settings
-        return make_plan(s.batch, s.time, s.ends, self.tiles.C, s.ring, self.H, self.q.device)
+        programs, fills = self.H, 0
+        if self.streams:
+            programs, fills = self.H * -(-self.G // self.tiles.GB), 8 // self.tiles.warps
+        return make_plan(s.batch, s.time, self.cu_seqlens, self.tiles.C, self.tiles.KB, s.ring, programs, fills, self.q.device)
+
+    @cached_property
+    def streams(self) -> bool:
+        """Whether `stream` makes the outputs."""
+        return streams(self)
+
+    @staticmethod
+    def described(x: Tensor, box: list[int]) -> TensorDescriptor:
+        """A descriptor of contiguous x for copies of `box`."""
+        return TensorDescriptor(x, list(x.shape), list(x.stride()), box)
+
+    def rows_of_head(self, x: Tensor, rows: int) -> TensorDescriptor:
+        """A descriptor of x [rows, H, D] as [rows, H * D], for copies of `rows` rows of one head."""
+        return self.described(x.flatten(1), [rows, x.shape[-1]])
 
     @cached_property
     def constants(self) -> dict:
@@ -108,40 +131,119 @@ class Call:
         }  # fmt: skip
 
     @property
-    def passes(self) -> tuple[bool, ...]:
-        """EXACT or not, of the launches of each kernel."""
-        return (False, True) if self.settings.slots else (False,)
-
-    @property
     def precision(self) -> str:
         return "ieee" if self.q.dtype == torch.float32 else "tf32"
 
 
-class _Attention(torch.autograd.Function):
-    """(out [rows, HQ, V], final [N, H, M, D], lse_slots, lse_window); the log-sum-exps carry no gradient."""
+def tiles_of(q: Tensor, k: Tensor, v: Tensor, g: Tensor, cos: Tensor | None, window: int) -> Tiles:
+    """Tile sizes for flat tensors."""
+    sizes = q.shape[1] // k.shape[1], g.shape[-1], q.shape[-1], v.shape[-1]
+    return choose_tiles(*sizes, q.dtype, cos is not None, window >= WIDE)
 
-    @staticmethod
-    def forward(ctx, q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, settings: Settings):
-        own = (slot_q is not None, slot_k is not None)
-        call = Call(settings, q, k, v, g, slot_q if own[0] else q, slot_k if own[1] else k, bias, cos, sin, seen, *own)
-        states, totals, flags, final = None, None, None, None
-        if settings.slots:
-            states, totals, flags, final = chunk_states(call, first)
-        out, lse, *parts = chunk_outputs(call, states, flags, settings.with_lse)
-        ctx.save_for_backward(q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, states, totals, flags, out, lse)
-        ctx.settings, ctx.has_first = settings, first is not None
-        ctx.mark_non_differentiable(*(part for part in parts if part is not None))
-        return out, final, *parts
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, d_out, d_final, *_):
-        q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, states, totals, flags, out, lse = ctx.saved_tensors
-        own = (slot_q is not None, slot_k is not None)
-        call = Call(ctx.settings, q, k, v, g, slot_q if own[0] else q, slot_k if own[1] else k, bias, cos, sin, seen, *own)
-        d_final = None if d_final is None else d_final.contiguous()
-        *found, d_first = gradients(call, states, totals, flags, out, lse, d_out.contiguous(), d_final)
-        return *found, d_first if ctx.has_first else None, None, None, None, None
+def _forward(q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, *settings):
+    """The operator `nha::forward`: out [rows, HQ, V], final [N, H, D, M], and what the backward needs (see `_outputs`)."""
+    own = (slot_q is not None, slot_k is not None)
+    settings = Settings(*settings)
+    slot_q, slot_k = slot_q if own[0] else q, slot_k if own[1] else k
+    call = Call(settings, q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, cu_seqlens, *own)
+    out, final, lse, lse_slots, lse_window, states, totals, flags = found = _outputs(q, k, v, g, cos, cu_seqlens, settings)
+    written = (out, lse, lse_slots, lse_window) if settings.with_lse else (out, lse, None, None)
+    if settings.slots:
+        starts = segment_states(call, first, totals, flags, final)
+        if call.streams:
+            stream_outputs(call, starts, totals, written)
+        store_states(call, starts, totals, flags, states, flagged=call.streams and not settings.store)
+    if not call.streams:
+        write_outputs(call, states, flags, written, exact=False)
+    if settings.slots:
+        write_outputs(call, states, flags, written, exact=True)
+    return found
+
+
+def _outputs(q, k, v, g, cos, cu_seqlens, settings: Settings):
+    """What `nha::forward` returns, not yet written: out [rows, HQ, V]; final [N, H, D, M], lse [rows, HQ] in units of log 2,
+    lse_slots, lse_window [rows, HQ] (none unless wanted), fp32; states [chunks, H, D, M]; totals [chunks, H, M] fp32;
+    flags [chunks, H, blocks of slots] int32."""
+    tiles = tiles_of(q, k, v, g, cos, settings.window)
+    rows, HQ = q.shape[:2]
+    H, M, D = k.shape[1], g.shape[-1], q.shape[-1] + v.shape[-1]
+    N = settings.packed or settings.batch
+    chunks = count_chunks(settings.batch, settings.time, settings.packed, tiles.C) if settings.slots else 0
+    wanted = rows if settings.with_lse else 0
+    single = {"dtype": torch.float32, "device": q.device}
+    kind = torch.bfloat16 if q.dtype == torch.bfloat16 else torch.float32
+    # Chunks that a pack has to spare are in no segment, so that nothing flags them.
+    make_flags = torch.zeros if settings.packed else torch.empty
+    return (
+        q.new_empty(rows, HQ, v.shape[-1]),
+        torch.empty(N if settings.slots else 0, H, D, M, **single),
+        torch.empty(rows, HQ, **single),
+        torch.empty(wanted, HQ, **single),
+        torch.empty(wanted, HQ, **single),
+        torch.empty(chunks, H, D, M, dtype=kind, device=q.device),
+        torch.empty(chunks, H, M, **single),
+        make_flags(chunks, H, -(-M // tiles.MB), dtype=torch.int32, device=q.device),
+    )
+
+
+def _backward(
+    q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, out, lse, states, totals, flags, d_out, d_final,
+    *settings,
+):  # fmt: skip
+    """The operator `nha::backward`: gradients of q, k, v, g, slot_q, slot_k, bias and first, empty where there is none."""
+    own = (slot_q is not None, slot_k is not None)
+    slot_q, slot_k = slot_q if own[0] else q, slot_k if own[1] else k
+    call = Call(Settings(*settings), q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, cu_seqlens, *own)
+    found = gradients(call, states, totals, flags, out, lse, d_out.contiguous(), d_final.contiguous())
+    return tuple(q.new_empty(0) if x is None else x for x in found)
+
+
+def _backward_fake(q, k, v, g, slot_q, slot_k, bias, first, *_):
+    same = lambda x: q.new_empty(0) if x is None else torch.empty_like(x)  # noqa: E731
+    final = q.new_empty(0) if first is None else torch.empty_like(first)
+    return (*(torch.empty_like(x) for x in (q, k, v, g)), same(slot_q), same(slot_k), same(bias), final)
+
+
+def _keep(ctx, inputs, output):
+    out, _, lse, *_, states, totals, flags = output
+    ctx.save_for_backward(*inputs[:12], out, lse, states, totals, flags)
+    ctx.settings = inputs[12:]
+    ctx.mark_non_differentiable(*output[2:])
+
+
+def _differentiate(ctx, d_out, d_final, *_):
+    saved = ctx.saved_tensors
+    found = torch.ops.nha.backward(*saved, d_out, d_final, *ctx.settings)
+    needed = (x if wanted else None for x, wanted in zip(found, ctx.needs_input_grad, strict=False))
+    return (*needed, *[None] * (len(ctx.needs_input_grad) - len(found)))
+
+
+_TENSORS = (
+    "Tensor q, Tensor k, Tensor v, Tensor g, Tensor? slot_q, Tensor? slot_k, Tensor? bias, Tensor? first, "
+    "Tensor? cos, Tensor? sin, Tensor? seen, Tensor? cu_seqlens"
+)
+_SETTINGS = (
+    "SymInt batch, SymInt time, SymInt packed, SymInt window, SymInt delay, SymInt ring, float scale, "
+    "bool slots, bool sink, bool turn_k, bool angles_by_row, bool with_lse, bool store"
+)
+_library = torch.library.Library("nha", "FRAGMENT")
+_library.define(f"forward({_TENSORS}, {_SETTINGS}) -> ({', '.join(['Tensor'] * 8)})")
+_library.define(
+    f"backward({_TENSORS}, Tensor out, Tensor lse, Tensor states, Tensor totals, Tensor flags, Tensor d_out, Tensor d_final, "
+    f"{_SETTINGS}) -> ({', '.join(['Tensor'] * 8)})"
+)
+_library.impl("forward", _forward, "CompositeExplicitAutograd")
+_library.impl("backward", _backward, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "nha::forward",
+    lambda q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, *settings: _outputs(
+        q, k, v, g, cos, cu_seqlens, Settings(*settings)
+    ),
+    lib=_library,
+)
+torch.library.register_fake("nha::backward", _backward_fake, lib=_library)
+torch.library.register_autograd("nha::forward", _differentiate, setup_context=_keep, lib=_library)
 
 
 def _flat(x: Tensor | None) -> Tensor | None:
@@ -157,7 +259,7 @@ def triton_nha(
     (lse_slots, lse_window) [B, T, HQ] or None.
     """
     batch, time = q.shape[:2]
-    ends = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
+    packed = 0 if cu_seqlens is None else len(cu_seqlens) - 1
     ring = 0 if state is None else state.ring_size
     cos, sin = (None, None) if rotary is None else (x.contiguous() for x in rotary)
     layout = _Ring(state, cu_seqlens, batch, time) if ring else None
@@ -173,23 +275,24 @@ def triton_nha(
         near_k, values, decays = (layout.join(before[name], x) for name, x in (("k", fresh_k), ("v", v), ("g", g)))
         raw_k = layout.join(before["k"] if old_raw is None else old_raw, k if slot_k is None else slot_k)
         raw_k = None if rotary is None and slot_k is None and "raw_k" not in before else raw_k
-    settings = Settings(
-        batch, time, ends, EVERYTHING if window is None else min(window, EVERYTHING), min(delay, EVERYTHING), ring, scale,
-        slots=window is not None, sink=empty_slots == "sink", turn_k=rotary is not None and not ring,
-        angles_by_row=rotary is not None and (cos.dim() == 3 or cu_seqlens is not None), with_lse=with_lse,
-    )  # fmt: skip
     first = seen = None
     if state is not None:
         seen = state.seen
-        first = torch.cat([state.slot_k, state.slot_v], -1).float()
-    out, final, lse_slots, lse_window = _Attention.apply(
-        _flat(q), near_k, values, decays, _flat(slot_q), raw_k, slot_bias, first, cos, sin, seen, settings
-    )
+        first = torch.cat([state.slot_k, state.slot_v], -1).float().transpose(-1, -2).contiguous()
+    tensors = _flat(q), near_k, values, decays, _flat(slot_q), raw_k, slot_bias, first
+    store = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    out, final, _, lse_slots, lse_window, *_ = torch.ops.nha.forward.default(
+        *tensors, cos, sin, seen, cu_seqlens, batch, time, packed,
+        EVERYTHING if window is None else min(window, EVERYTHING), min(delay, EVERYTHING), ring, scale,
+        window is not None, empty_slots == "sink", rotary is not None and not ring,
+        rotary is not None and (cos.dim() == 3 or packed > 0), with_lse, store,
+    )  # fmt: skip
     shaped = lambda x: x.view(batch, time, *x.shape[1:])  # noqa: E731
     lse = (shaped(lse_slots), shaped(lse_window)) if with_lse else None
 
     def after() -> NHAState:
-        return _state_after(k, v, g, slot_k, rotary, final, window, delay, cu_seqlens, state)
+        slots = None if window is None else final
+        return _state_after(k, v, g, slot_k, rotary, slots, window, delay, cu_seqlens, state)
 
     return shaped(out), after, lse
 
@@ -236,10 +339,10 @@ def _state_after(k, v, g, slot_k, rotary, final, window, delay, cu_seqlens, stat
         cu = cu_seqlens.to(device).long()
         starts, lengths = cu[:-1], cu.diff()
     seen = torch.zeros_like(lengths) if state is None else state.seen
-    if window is None or state is not None or cu_seqlens is not None:
-        most = int((seen + lengths).max())
+    if cu_seqlens is None:
+        most = k.shape[1] + (0 if state is None else state.ring_size)
     else:
-        most = k.shape[1]
+        most = int((seen + lengths).max())
     size = most if window is None else min(max(window, delay), most)
     size = size if state is None else max(size, state.ring_size)
     tail = lengths.clamp(max=size)
@@ -265,6 +368,6 @@ def _state_after(k, v, g, slot_k, rotary, final, window, delay, cu_seqlens, stat
         near = _turned(near, tuple(tokens[name].flatten(0, 1)[index] for name in ("cos", "sin")))
     rings["k"] = advance_ring(old.get("k"), near.transpose(1, 2), seen + lengths - tail, tail, size)
     if final is None:
-        final = torch.zeros(len(seen), heads, slots, k.shape[-1] + v.shape[-1], dtype=torch.float32, device=device)
-    memory_k, memory_v = (x.contiguous() for x in final.split([k.shape[-1], v.shape[-1]], -1))
+        final = torch.zeros(len(seen), heads, k.shape[-1] + v.shape[-1], slots, dtype=torch.float32, device=device)
+    memory_k, memory_v = (x.transpose(-1, -2).contiguous() for x in final.split([k.shape[-1], v.shape[-1]], -2))
     return NHAState(memory_k, memory_v, seen=seen + lengths, window=window, delay=delay, **rings)

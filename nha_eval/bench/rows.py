@@ -1,0 +1,145 @@
+"""bench-op.csv: tidy, a row a figure-set, written as soon as it is measured.
+
+The same command again goes on where it stopped: a row that is there, whatever its status, is not measured again. So that
+figures of two machines, of two versions or of changed kernels never stand in one table, a folder belongs to the machine
+and the sources it was begun with (`identity` in environment.json); anything else needs `--fresh` or another folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nha_eval.errors import MachineError, UserError, is_disk_trouble
+from nha_eval.journal import plain, write_atomic
+
+COLUMNS = [
+    *("implementation", "phase", "shape", "batch", "query_heads", "kv_heads", "key_dim", "value_dim", "slots"),
+    *("length", "window", "dtype", "device", "backend"),
+    *("latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats", "graph"),
+    *("tflops", "gbps", "roofline_share", "peak_memory_mb", "note", "status", "reason"),
+]
+KEY = ("implementation", "phase", "shape", "batch", "length", "window", "dtype", "graph")
+TABLE, ENVIRONMENT = "bench-op.csv", "environment.json"
+
+
+def key(row: dict[str, Any]) -> tuple[str, ...]:
+    """What a row is a measurement of."""
+    return tuple(_text(row.get(column)) for column in KEY)
+
+
+def read(folder: Path) -> list[dict[str, str]]:
+    """The whole rows of a folder's table, as text; a last line that was cut off is left out. Empty where there is none."""
+    try:
+        text = (folder / TABLE).read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    found = list(csv.reader(io.StringIO(whole)))
+    if not found or found[0] != COLUMNS:
+        if whole:
+            raise UserError(f"{folder / TABLE} is no table of `bench op`: give another --out, or --fresh to replace it")
+        return []
+    return [dict(zip(COLUMNS, line, strict=True)) for line in found[1:] if len(line) == len(COLUMNS)]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _line(values: list[Any]) -> str:
+    text = io.StringIO()
+    # A line break inside a value would look like a cut-off row.
+    csv.writer(text, lineterminator="\n").writerow([" ".join(_text(value).split()) for value in values])
+    return text.getvalue()
+
+
+class Rows:
+    """A folder's table, kept from others while the `with` block lasts; `rows` are those there, as text.
+
+    UserError when it cannot be written, belongs to another machine or other sources, or another run works in it.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], fresh: bool):
+        self.folder, self.rows = folder, []
+        self._identity, self._fresh = plain(identity), fresh
+
+    def __enter__(self) -> Rows:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.folder / ".lock", timeout=0)
+            self._lock.acquire()
+        except Timeout as problem:
+            raise UserError(f"another run is working in {self.folder}: wait for it, or give another --out") from problem
+        except OSError as problem:
+            if is_disk_trouble(problem):
+                raise
+            raise UserError(f"cannot write into {self.folder}: {problem.strerror or problem}; give another --out") from problem
+        try:
+            self.rows = [] if self._fresh else read(self.folder)
+            if self.rows:
+                self._compare_identity()
+            # Also takes a cut-off last line away.
+            write_atomic(self.folder / TABLE, "".join(_line(line) for line in (COLUMNS, *map(self._values, self.rows))))
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+    @staticmethod
+    def _values(row: dict[str, Any]) -> list[Any]:
+        return [row.get(column) for column in COLUMNS]
+
+    def _compare_identity(self) -> None:
+        there = read_environment(self.folder).get("identity") or {}
+        differing = [name for name in {**there, **self._identity} if there.get(name) != self._identity.get(name)]
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{self.folder} holds figures of {name} {there.get(name)!r}, and here it is {self._identity.get(name)!r}: "
+                "give --fresh to measure anew, or another --out"
+            )
+
+    def record(self, environment: dict[str, Any]) -> None:
+        """Write environment.json; one that goes on keeps the first start's date and adds its own."""
+        before = read_environment(self.folder) if self.rows else {}
+        now = environment["date"]
+        content = {
+            **environment,
+            "date": before.get("date", now),
+            "resumed": [*before.get("resumed", []), now] if before else [],
+            "identity": self._identity,
+        }
+        write_atomic(self.folder / ENVIRONMENT, json.dumps(plain(content), indent=1) + "\n")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row durably. MachineError when the disk is full or gone."""
+        self.rows.append({column: _text(row.get(column)) for column in COLUMNS})
+        try:
+            with (self.folder / TABLE).open("a", encoding="utf-8", newline="") as file:
+                file.write(_line(self._values(row)))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as problem:
+            raise MachineError(
+                f"cannot write {self.folder / TABLE}: {problem.strerror or problem}; what was measured is kept: free some "
+                "space, then give the same command again"
+            ) from problem
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """A folder's environment.json; empty where there is none."""
+    try:
+        content = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
