@@ -10,12 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from kernels import NHAState
 
+# Transformers 5.24 renamed `past_key_values` to `cache`, in what `generate` hands to a model and reads from its outputs.
+CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+
 
 class StateLayer(CacheLayerMixin):
-    """One layer's `NHAState`. Its length counts the tokens a row was given, pads included, as Transformers expects."""
+    """One layer's `NHAState`. Its length counts the tokens a row was given, pads included, as Transformers expects.
+
+    The next step may write over the state's tensors, so no two layers share any: a copy of a cache is `copy.deepcopy`'s, and
+    what reorders or repeats its rows copies too.
+    """
 
     is_sliding = False
     is_croppable = False

@@ -6,11 +6,11 @@ Legend: B rows, T time, HQ query heads, H key-value heads, K head dimension.
 from __future__ import annotations
 
 from torch import Tensor, nn
+from transformers.cache_utils import CacheLayerMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from models.batch import Batch
-from models.cache import NHACache
 from models.mixers import mixer_class
 
 ACTIVATIONS = {None: nn.Identity, "silu": nn.SiLU}
@@ -60,8 +60,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(self, hidden_states: Tensor, batch: Batch, past_key_values: NHACache | None = None) -> Tensor:
-        """hidden_states [B, T, hidden] -> the same shape."""
-        cache = None if past_key_values is None else past_key_values.layers[self.layer_idx]
+    def forward(self, hidden_states: Tensor, batch: Batch, cache: CacheLayerMixin | None = None) -> Tensor:
+        """hidden_states [B, T, hidden] -> the same shape; cache: this layer's own."""
         hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), batch, cache)
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))

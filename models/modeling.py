@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from models.batch import Batch
-from models.cache import NHACache
+from models.cache import CACHE_NAME, NHACache
 from models.configuration import NHAConfig, check_window
 from models.layers import DecoderLayer
 
@@ -28,7 +28,7 @@ class NHAPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ("DecoderLayer",)
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = ("past_key_values", "cache")
     _supports_sdpa = True
 
     @torch.no_grad()
@@ -102,36 +102,45 @@ class NHAModel(NHAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        cache: NHACache | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Hidden states of the new tokens.
 
         input_ids [B, T] or inputs_embeds [B, T, hidden]; attention_mask [B, past + T], zero at pads, which may stand
-        anywhere; position_ids [B, T] or [1, T], by default counted over the tokens that are no pads.
+        anywhere; position_ids [B, T] or [1, T], by default counted over the tokens that are no pads. past_key_values and
+        cache are one argument under its two names. No cache is made where gradient checkpointing runs layers twice.
         Raises ValueError where both or neither input is given, or a mask or cache does not fit.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("wanted exactly one of input_ids and inputs_embeds")
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if past_key_values is not None and cache is not None:
+            raise ValueError("past_key_values and cache are two names of one argument; wanted one of them")
+        cache = past_key_values if cache is None else cache
+        if cache is not None and not isinstance(cache, NHACache):
+            raise ValueError(f"the cache is a {type(cache).__name__}; wanted model.new_cache(), or None")
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training
-        if use_cache and past_key_values is None:
-            past_key_values = self.new_cache()
-        if past_key_values is not None and not isinstance(past_key_values, NHACache):
-            raise ValueError(f"past_key_values is a {type(past_key_values).__name__}; wanted model.new_cache(), or None")
+        if self.training and torch.is_grad_enabled() and any(layer.gradient_checkpointing for layer in self.layers):
+            if cache is not None:
+                raise ValueError("a cache was given, which gradient checkpointing would move on twice; wanted None")
+            use_cache = False
+        if use_cache and cache is None:
+            cache = self.new_cache()
 
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = cache.get_seq_length() if cache is not None else 0
         batch = self._batch(hidden_states, attention_mask, position_ids, past)
         collected = []
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             if output_hidden_states:
                 collected.append(hidden_states)
-            hidden_states = layer(hidden_states, batch, past_key_values=past_key_values)
+            hidden_states = layer(hidden_states, batch, cache=None if cache is None else cache.layers[i])
         hidden_states = self.norm(hidden_states)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,
-            past_key_values=past_key_values if use_cache else None,
             hidden_states=(*collected, hidden_states) if output_hidden_states else None,
+            **{CACHE_NAME: cache if use_cache else None},
         )
 
     def _batch(self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, past: int) -> Batch:
@@ -176,6 +185,7 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        cache: NHACache | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """Logits [B, T', vocabulary], and the loss where labels [B, T] are given (-100: not counted).
@@ -190,15 +200,15 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
+            cache=cache,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        result = CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states
-        )
+        held = {CACHE_NAME: getattr(outputs, CACHE_NAME)}
+        result = CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=outputs.hidden_states, **held)
         return result.to_tuple() if return_dict is False else result
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs) -> None:
@@ -206,5 +216,5 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
         asked = generation_config.cache_implementation
         if asked not in (None, "dynamic"):
             raise ValueError(f"cache_implementation is {asked!r}; wanted None: this model makes its own cache")
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = self.new_cache()
+        if generation_config.use_cache is not False and model_kwargs.get(CACHE_NAME) is None:
+            model_kwargs[CACHE_NAME] = self.new_cache()

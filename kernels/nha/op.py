@@ -69,7 +69,8 @@ def nha_attention(
     """Native Hybrid Attention: one softmax over gated slots and the last `window` tokens (arXiv 2510.07019).
 
     Args:
-        q: queries [B, T, HQ, K]; fp16, bf16, fp32 or fp64. Arithmetic is in fp32, or fp64 where the inputs are.
+        q: queries [B, T, HQ, K]; fp16, bf16, fp32 or fp64. Arithmetic is in fp32, or fp64 where the inputs are. Inside
+            torch.autocast all but g and slot_bias are cast to its dtype first.
         k: keys [B, T, H, K], HQ a multiple of H: the query heads of one group share k, v and slots.
         v: values [B, T, H, V].
         g: log decays [B, T, H, M], <= 0, any floating dtype, M from 1 to 256.
@@ -97,6 +98,7 @@ def nha_attention(
     Raises:
         ValueError: a wrong shape, dtype or device, a positive g (checked on the CPU alone), settings unlike the state's.
     """
+    q, k, v, slot_q, slot_k = _autocast(q, k, v, slot_q, slot_k)
     check_qkv(q, k, v)
     check_nha(q, k, v, g, slot_q, slot_k, slot_bias, empty_slots)
     check_count("window", window, "causal softmax attention over everything")
@@ -138,6 +140,16 @@ def nha_attention(
         out, make_state, lse = run(q, k, v, g, **settings, with_lse=return_lse)
         after = make_state() if return_state else None
     return (out, after, lse) if return_lse else (out, after)
+
+
+def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors in the dtype of the autocast region that the call stands in, as torch's own attention takes them."""
+    device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    wanted = (isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 for x in tensors)
+    return tuple(x.to(dtype) if cast else x for x, cast in zip(tensors, wanted, strict=True))
 
 
 def _is_softmax(window, delay, empty_slots, cu_seqlens, state, time: int) -> bool:

@@ -6,6 +6,7 @@ layer plain softmax attention over everything, on the same weights.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,6 +59,8 @@ class GatedSlots(FullAttention):
             cu_seqlens=batch.cu_seqlens,
             state=None if cache is None else cache.state,
             return_state=cache is not None,
+            # A cache's state is its own (see `StateLayer`), and only a backward pass would come back to the old one.
+            overwrite_state=cache is not None and not torch.is_grad_enabled(),
         )
         if cache is not None:
             cache.advance(state, batch.new)

@@ -33,7 +33,19 @@ SHAPES = [
     Case(20, 6, 4, 9, "sink", None, False, True, False, "packed", 1.0, key_dim=130, value_dim=24, heads=1),
     Case(36, 100, 40, 1, "mask", 2, False, False, False, "packed", 30.0, key_dim=16, value_dim=200, heads=1),
 ]
-CASES = SMALL + SHAPES
+# What the streamed form takes: keys as wide as values, powers of two of slots; gates from mild to those that a chunk's split
+# cannot hold.
+STREAMED = pairwise_cases(
+    time=[70, 128, 33, 1],
+    window=[16, 0, 5, 32, 64, 100],
+    slots=[16, 32],
+    group=[1, 2, 3, 4],
+    slot_delay=[None, 0, 3],
+    key_dim=[16],
+    value_dim=[16],
+    heads=[1],
+)
+CASES = SMALL + SHAPES + STREAMED
 CUTS = pairwise_cases(
     time=[33],
     window=[5, 0, 16, "T", None],
@@ -85,6 +97,54 @@ def errors(case: Case, dtype=torch.float32, device="cpu") -> dict[str, float]:
     found = attend(case, "triton", dtype, device)
     wanted = attend(case, "recurrent" if device == "cpu" else "chunked", torch.float64, device, base=dtype)
     return {name: relative_error(found[name], wanted[name]) for name in wanted}
+
+
+def registered(case: Case) -> list[dict]:
+    """What torch's own checks of the operators that a call and its backward make say."""
+    asked = []
+
+    class Listener(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if "nha" in str(op):
+                asked.append((op, [x.detach() if isinstance(x, torch.Tensor) else x for x in args]))
+            return op(*args, **(kwargs or {}))
+
+    x, settings = case.inputs(torch.float32)
+    x = {name: t.requires_grad_() for name, t in x.items()}
+    with Listener():
+        nha_attention(**x, **settings, backend="triton", return_lse=case.slot_bias)[0].sum().backward()
+    verdicts = []
+    for op, args in asked:
+        if op is torch.ops.nha.forward.default:
+            args = [x.requires_grad_() if i < 7 and isinstance(x, torch.Tensor) else x for i, x in enumerate(args)]
+        verdicts.append(torch.library.opcheck(op, args))
+    return verdicts
+
+
+def compiled(case: Case) -> dict[str, float]:
+    """Of a compiled call and its gradients against an eager one."""
+    found = []
+    for wrap in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")):
+        x, settings = case.inputs(torch.float32)
+        x = {name: t.requires_grad_() for name, t in x.items()}
+        call = wrap(lambda x, settings: nha_attention(**x, **settings, backend="triton", return_state=True))
+        out, state = call(x, settings)
+        (out.square().sum() + state.slot_k.square().sum()).backward()
+        found.append({"out": out.detach(), "slot_k": state.slot_k.detach()} | {f"d{name}": t.grad for name, t in x.items()})
+    return {name: relative_error(found[1][name], t) for name, t in found[0].items()}
+
+
+def cast(case: Case) -> tuple:
+    """The dtype of a call's output inside autocast, and what the checks say of dtypes that do not fit outside it."""
+    x, settings = case.inputs(torch.float32)
+    x["v"] = x["v"].to(torch.float16)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = nha_attention(**x, **settings, backend="triton")[0]
+    try:
+        nha_attention(**x, **settings, backend="triton")
+    except ValueError as problem:
+        return out.dtype, str(problem)
+    return out.dtype, None
 
 
 def interpret():
@@ -142,6 +202,29 @@ def test_interpreted_equals_the_definition(interpreted, answers):
 @pytest.mark.parametrize("interpreted", [(cut_errors, case) for case in CUTS], ids=lambda job: str(job[1]))
 def test_interpreted_goes_on_from_a_state(interpreted, answers):
     check(answers[interpreted].result(), 1e-5, 1e-4)
+
+
+PLAIN = Case(20, 5, 16, 2, "mask", None, True, True, False, "batch", 1.0, key_dim=16, value_dim=16, heads=1)
+PACKED = Case(20, 5, 5, 2, "mask", None, False, False, True, "packed", 1.0, heads=1)
+
+
+@pytest.mark.parametrize("interpreted", [(registered, PLAIN), (registered, PACKED)], ids=["streamed", "packed"])
+def test_registration(interpreted, answers):
+    verdicts = answers[interpreted].result()
+    assert len(verdicts) == 2
+    for verdict in verdicts:
+        assert set(verdict.values()) == {"SUCCESS"}, verdict
+
+
+@pytest.mark.parametrize("interpreted", [(compiled, PLAIN)], ids=["fullgraph"])
+def test_compiled(interpreted, answers):
+    assert max(answers[interpreted].result().values()) == 0
+
+
+@pytest.mark.parametrize("interpreted", [(cast, PLAIN)], ids=["bf16"])
+def test_autocast(interpreted, answers):
+    dtype, problem = answers[interpreted].result()
+    assert dtype == torch.bfloat16 and "dtype" in problem
 
 
 def test_refuses_what_it_cannot_take():

@@ -1,14 +1,36 @@
 """What every mixer must do, over every file in models/mixers: a new mixer is tested because its file exists."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny import close, settings, tiny, tokens
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from models.cache import CACHE_NAME
+from models.mixers import nha
 
 SETTINGS = settings()
 every_mixer = pytest.mark.parametrize("fields", SETTINGS.values(), ids=SETTINGS.keys())
+
+
+@pytest.fixture
+def overwritten(monkeypatch):
+    """Spoils every state that a mixer lets be written over, as the CPU's operator never does; how often, in a list."""
+    attend, spoilt = nha.nha_attention, []
+
+    def spoil(*args, state, overwrite_state, **options):
+        out, after = attend(*args, state=state, **options)
+        if state is not None and overwrite_state:
+            after = replace(after, **{name: t.clone() for name, t in after.tensors().items()})
+            for t in state.tensors().values():
+                t.fill_(torch.nan if t.is_floating_point() else -1)
+            spoilt.append(state)
+        return out, after
+
+    monkeypatch.setattr(nha, "nha_attention", spoil)
+    return spoilt
 
 
 @every_mixer
@@ -67,7 +89,8 @@ def test_pads_anywhere_change_nothing(fields):
 
 
 @every_mixer
-def test_generate_with_and_without_cache_and_in_a_padded_batch(fields):
+@pytest.mark.filterwarnings("error:.*past_key_values:FutureWarning")
+def test_generate_with_and_without_cache_and_in_a_padded_batch(fields, overwritten):
     model = tiny(**fields)
     rows = [tokens(1, n, seed=n)[0] for n in (5, 20, 12)]
     alone = []
@@ -84,7 +107,7 @@ def test_generate_with_and_without_cache_and_in_a_padded_batch(fields):
 
 
 @every_mixer
-def test_beams_reorder_the_cache(fields):
+def test_beams_reorder_the_cache(fields, overwritten):
     model, x = tiny(**fields), tokens(2, 9)
     settings = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False, "eos_token_id": None}
     assert torch.equal(model.generate(x, **settings), model.generate(x, use_cache=False, **settings))
@@ -92,7 +115,7 @@ def test_beams_reorder_the_cache(fields):
 
 @every_mixer
 @torch.no_grad()
-def test_a_prefix_is_shared_by_repeating_its_cache(fields):
+def test_a_prefix_is_shared_by_repeating_its_cache(fields, overwritten):
     model, prefix, rest = tiny(**fields), tokens(1, 30), tokens(3, 6, seed=1)
     whole = model(torch.cat([prefix.expand(3, -1), rest], 1)).logits[:, 30:]
     cache = model.new_cache()
@@ -103,6 +126,54 @@ def test_a_prefix_is_shared_by_repeating_its_cache(fields):
     kept.batch_repeat_interleave(3)
     kept.batch_select_indices(torch.tensor([2, 0]))
     close(model(rest[[2, 0]], past_key_values=kept).logits, whole[[2, 0]])
+
+
+def test_a_state_is_written_over_only_where_no_gradient_is_wanted(overwritten):
+    model, x = tiny(mixers="nha", windows=7), tokens(1, 12)
+    cache = model.new_cache()
+    for start, spoils in ((0, 0), (4, 0), (8, 3)):
+        with torch.set_grad_enabled(start < 8):
+            model(x[:, start : start + 4], past_key_values=cache)
+        assert len(overwritten) == spoils
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_on_a_gpu_a_step_moves_the_state_on_in_place_and_a_copy_is_left_alone():
+    model, x = tiny(mixers=["nha", "gsa", "nha"], windows=[7, None, 0], num_slots=16).cuda(), tokens(2, 40).cuda()
+    whole, cache = model(x).logits, model.new_cache()
+    model(x[:, :20], past_key_values=cache)
+    kept = copy.deepcopy(cache)
+    for each in (cache, kept):
+        # The operator may bring a state into its own layout first.
+        model(x[:, 20:21], past_key_values=each)
+        held = [t.data_ptr() for layer in each.layers for t in layer.state.tensors().values()]
+        close(torch.cat([model(x[:, i : i + 1], past_key_values=each).logits for i in range(21, 40)], 1), whole[:, 21:])
+        assert [t.data_ptr() for layer in each.layers for t in layer.state.tensors().values()] == held
+
+
+@torch.no_grad()
+def test_the_cache_goes_by_either_of_its_names():
+    model, x = tiny(mixers="nha", windows=7), tokens(1, 12)
+    whole = model(x).logits
+    for name in ("past_key_values", "cache"):
+        cache = model.new_cache()
+        outputs = model(x[:, :8], **{name: cache})
+        assert outputs[CACHE_NAME] is cache
+        close(model(x[:, 8:], **{name: cache}).logits, whole[:, 8:])
+    with pytest.raises(ValueError, match="two names"):
+        model(x, past_key_values=cache, cache=cache)
+    with pytest.raises(ValueError, match="DynamicCache; wanted"):
+        model(x, cache=DynamicCache())
+
+
+@torch.no_grad()
+def test_generate_goes_on_from_a_given_cache():
+    model, x = tiny(mixers=["nha", "attention", "gsa"], windows=[5, None, None]), tokens(1, 12)
+    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    cache = model.new_cache()
+    model(x[:, :8], past_key_values=cache)
+    assert torch.equal(model.generate(x, **{CACHE_NAME: cache}, **settings), model.generate(x, **settings))
 
 
 @every_mixer
@@ -148,3 +219,15 @@ def test_gradient_checkpointing_gives_the_same_gradients(fields):
         model(x, labels=x).loss.backward()
         grads.append(model.model.embed_tokens.weight.grad)
     close(grads[1], grads[0], 1e-6)
+
+
+def test_gradient_checkpointing_takes_no_cache_but_generates_with_one(overwritten):
+    model, x = tiny(mixers="nha", windows=7).train(), tokens(1, 12)
+    model.gradient_checkpointing_enable()
+    assert getattr(model(x, use_cache=True), CACHE_NAME) is None
+    with pytest.raises(ValueError, match="checkpointing"):
+        model(x, past_key_values=model.new_cache())
+    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    found = model.generate(x, use_cache=True, **settings)
+    assert overwritten
+    assert torch.equal(found, model.eval().generate(x, use_cache=False, **settings))

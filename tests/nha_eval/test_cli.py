@@ -12,7 +12,7 @@ from nha_eval import cli
 from nha_eval.plots import plot_kinds
 
 ROOT = Path(cli.__file__).parent.parent
-VERBS = ("eval", "list", "doctor", "report", "plot")
+VERBS = ("eval", "list", "doctor", "report", "plot", "bench op", "bench show")
 
 
 def call(*arguments, **options):
@@ -22,7 +22,7 @@ def call(*arguments, **options):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb, capsys):
-    assert cli.run([verb, "--help"]) == 0
+    assert cli.run([*verb.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert "Example: python run_eval.py" in " ".join(shown.split())
 

@@ -386,7 +386,7 @@ def nha_bwd_kernel_window(
     acc_v = tl.zeros([KB, VP], tl.float32)
     first = tl.maximum(j0, 0)
     stop = tl.where(window > 0, tl.minimum(j0 + KB - 1 + window, length), first)
-    # From `whole` to `ragged` every query meets every key of the block, and no mask is needed; narrow windows have no such part.
+    # From `whole` to `ragged` every query meets every key of the block, and no mask is needed; in narrow windows none does.
     whole = stop
     ragged = stop
     if WIDE:
@@ -407,8 +407,8 @@ def nha_bwd_kernel_window(
             for i0 in range(whole, ragged, CQ):
                 at_row = (row + i0 + token).to(tl.int64) * (H * G) + h * G + head
                 acc_k, acc_v = _to_key(
-                    acc_k, acc_v, near_k, near_v, q, d_out, lse, delta, at_row, head < G, head < G, cos, sin, angle + i0 + token,
-                    scale, K, V, KP, VP, PREC, TURN_Q, False,
+                    acc_k, acc_v, near_k, near_v, q, d_out, lse, delta, at_row, head < G, head < G, cos, sin,
+                    angle + i0 + token, scale, K, V, KP, VP, PREC, TURN_Q, False,
                 )  # fmt: skip
             for i0 in range(ragged, stop, CQ):
                 is_row = (i0 + token < stop) & (head < G)
@@ -460,8 +460,8 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
             call.q, call.k, call.v, call.g, call.slot_q, call.slot_k, call.bias, call.cos, call.sin, states, flags, call.seen,
             plan.chunks, out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, *near, token_rows,
             call.scale, call.window, call.delay, call.ring,
-            **call.constants, BK=tiles.back_BK, OWN_Q=call.own_q, EXACT=exact, WIDE=tiles.wide, ALONE=call.window == 0 and M <= tiles.MB,
-            STAGES=tiles.back_stages, num_warps=tiles.warps, num_stages=1,
+            **call.constants, BK=tiles.back_BK, OWN_Q=call.own_q, EXACT=exact, WIDE=tiles.wide,
+            ALONE=call.window == 0 and M <= tiles.MB, STAGES=tiles.back_stages, num_warps=tiles.warps, num_stages=1,
         )  # fmt: skip
     d_first = None
     if slots:

@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.nha.triton.common import exact_sum, log2e, turned, written
+from kernels.nha.triton.common import exact_sum, log2e, rows_of, turned, written
 
 # Blocks of keys that the logits of a row may take, in registers.
 MOST_BLOCKS = 4
@@ -30,15 +30,25 @@ def _lse(level, mass):
     return tl.where(mass > 0, (level + tl.log2(mass)) / log2e(), float("-inf"))
 
 
+@triton.jit
+def _turned_rows(x, cos, sin, C: tl.constexpr, GB: tl.constexpr, K: tl.constexpr):
+    """Rows x [C * GB, K] turned by the angles [C, K / 2] of their tokens."""
+    x1, x2 = tl.split(tl.permute(tl.reshape(x, [C * GB, 2, K // 2]), (0, 2, 1)))
+    x1, x2 = x1.to(tl.float32), x2.to(tl.float32)
+    cos, sin = rows_of(cos, C, GB, K // 2), rows_of(sin, C, GB, K // 2)
+    both = tl.join(x1 * cos - x2 * sin, x2 * cos + x1 * sin)
+    return tl.reshape(tl.permute(both, (0, 2, 1)), [C * GB, K]).to(x.dtype)
+
+
 @triton.jit(do_not_specialize=["delay", "ring", "zero"])
 def nha_fwd_kernel_stream(
     q, slot_q, k, v, in_k, in_v, g, out_desc, out, bias, starts, totals, seen, table,
-    lse, lse_slots, lse_window,
+    lse, lse_slots, lse_window, cos, sin,
     scale, delay, ring, zero,
     H: tl.constexpr, G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
     C: tl.constexpr, GB: tl.constexpr, BK: tl.constexpr, WD: tl.constexpr, PIECES: tl.constexpr,
-    OWN_Q: tl.constexpr, BIAS: tl.constexpr, SINK: tl.constexpr, SEEN: tl.constexpr,
-    PARTS: tl.constexpr, COPIES: tl.constexpr, WHOLE: tl.constexpr, NB: tl.constexpr,
+    OWN_Q: tl.constexpr, TURN: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, BIAS: tl.constexpr,
+    SINK: tl.constexpr, SEEN: tl.constexpr, PARTS: tl.constexpr, COPIES: tl.constexpr, WHOLE: tl.constexpr, NB: tl.constexpr,
     WINDOW: tl.constexpr, SHARE_K: tl.constexpr, SHARE_V: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Descriptors: q, slot_q [rows, HQ, K] (or [rows, HQ * K] if GB is 1), k, in_k [rows, H * K], v, in_v [rows, H * V] with
@@ -46,7 +56,8 @@ def nha_fwd_kernel_stream(
     totals [chunks, H, M], lse [rows, HQ] in units of log 2.
 
     SHARE_K, SHARE_V: the first block of keys, of values is what enters the slots. COPIES: results leave by bulk copies too.
-    WHOLE: no chunk reaches over its sequence's end, and no block of heads over its group. `zero` is 0: masks that depend on it are made where they are used, rather than kept in registers throughout.
+    WHOLE: no chunk reaches over its sequence's end, and no block of heads over its group. `zero` is 0: masks that depend on it
+    are made where they are used, rather than kept in registers throughout.
     """
     R: tl.constexpr = C * GB
     blocks: tl.constexpr = (G + GB - 1) // GB
@@ -65,6 +76,7 @@ def nha_fwd_kernel_stream(
     query_head = part * GB + r % GB
     base = row + (n + 1) * ring
     lowest = -tl.minimum(ring, past)
+    angle = row if ANGLES_BY_ROW else 0
     scale2 = scale * log2e()
     kcol, vcol = tl.arange(0, K), tl.arange(0, V)
     at = (segment.to(tl.int64) * H + h) * D * M + slot[None, :]
@@ -98,6 +110,12 @@ def nha_fwd_kernel_stream(
                 near_q = q.load([row + now, (h * G + part) * K])
             else:
                 near_q = q.load([row + now, h * G + part * GB, 0]).reshape(R, K)
+        if TURN:
+            at_angle = (angle + now + i)[:, None] * (K // 2) + tl.arange(0, K // 2)[None, :]
+            seen_row = (now + i < length)[:, None]
+            co = tl.load(cos + at_angle, mask=seen_row, other=0.0).to(tl.float32)
+            si = tl.load(sin + at_angle, mask=seen_row, other=0.0).to(tl.float32)
+            near_q = _turned_rows(near_q, co, si, C, GB, K)
         is_row = (now + token < length) & (query_head < G)
         at_row = (row + now).to(tl.int64) * (H * G) + h * G + part * GB
         at_lse = at_row + token * (H * G) + r % GB
@@ -182,27 +200,24 @@ def nha_fwd_kernel_stream(
             tl.store(out + at_row * V + at_out, acc.to(WD), mask=is_row[:, None])
 
 
-@triton.jit
-def nha_fwd_kernel_turn(
-    x, cos, sin, y, rows,
-    N: tl.constexpr, K: tl.constexpr, BR: tl.constexpr,
-):  # fmt: skip
-    """y [rows, N, K]: x turned by the angles of its row, cos and sin [rows, K/2]."""
+@triton.jit(do_not_specialize=["rows", "time"])
+def nha_fwd_kernel_turn(x, cos, sin, y, rows, time, N: tl.constexpr, K: tl.constexpr, BR: tl.constexpr):
+    """y [rows, N, K]: row r of x turned by the angles at r % time; cos and sin [time, K/2]."""
     r = tl.program_id(0) * BR + tl.arange(0, BR)
     mask = r < rows * N
     at = r.to(tl.int64) * K
-    tile = turned(x, at, mask, cos, sin, r // N, K, K, True)
+    tile = turned(x, at, mask, cos, sin, r // N % time, K, K, True)
     tl.store(y + at[:, None] + tl.arange(0, K)[None, :], tile, mask=mask[:, None])
 
 
 def _turned(call, x: torch.Tensor) -> torch.Tensor:
-    """x [rows, heads, K] of a `Call`, turned: each tile of it is met by several others, or turned more cheaply by itself."""
+    """x [rows, heads, K] of a `Call`, turned once, since each tile of keys is met by several chunks."""
     rows, heads, K = x.shape
     y, BR = torch.empty_like(x), 64
-    cos, sin = call.cos, call.sin
-    if not call.settings.angles_by_row:
-        cos, sin = (t.expand(call.settings.batch, *t.shape).reshape(rows, -1) for t in (cos, sin))
-    nha_fwd_kernel_turn[(triton.cdiv(rows * heads, BR),)](x, cos, sin, y, rows, N=heads, K=K, BR=BR, num_warps=4)
+    time = rows if call.settings.angles_by_row else call.settings.time
+    nha_fwd_kernel_turn[(triton.cdiv(rows * heads, BR),)](
+        x, call.cos, call.sin, y, rows, time, N=heads, K=K, BR=BR, num_warps=4
+    )
     return y
 
 
@@ -214,21 +229,29 @@ def _window(call) -> tuple[int, int, bool]:
     return BK, NB, NB > 0 and BK == C and window % C == 0 and call.delay == window
 
 
-def _shared_memory(call, copies: bool) -> int:
-    """Bytes that a program takes of the memory that a multiprocessor's programs share; a little more than measured."""
+def shared_memory(call, copies: bool) -> int:
+    """Bytes of a multiprocessor's shared memory that one program takes; counted, and equal to what Triton 3.6 reports."""
     BK, NB, share = _window(call)
-    C, K, M, size = call.tiles.C, call.q.shape[-1], call.g.shape[-1], call.q.element_size()
-    queries, turns = C * call.tiles.GB * K, call.cos is not None
-    keys = 1 + NB - (share and not (call.own_q or call.own_k or turns))
-    tiles = 2 * (keys + 1 + NB - share) * BK * K
-    rows = queries * (2 if call.tiles.GB == 1 else 1) * (2 if turns or call.own_q else 1)
-    return size * (tiles + rows + 2 * K * M + 2 * C * M + (queries if copies else 0)) + 6144
+    C, GB, K, M = call.tiles.C, call.tiles.GB, call.q.shape[-1], call.g.shape[-1]
+    turns, size = call.cos is not None, call.q.element_size()
+    queries = C * GB * K * size
+    # Two buffers each for the tiles of tokens; for queries only where they are an operand as they lie.
+    tiles = 2 * (2 + 2 * NB - share - (share and not (call.own_q or call.own_k or turns))) * BK * K * size
+    rows = queries * (2 if GB == 1 else 1) * (2 if call.own_q else 1)
+    gates = C * M * (call.g.element_size() + size * (1 + (call.constants["PIECES"] if GB > 1 else 0)))
+    angles = C * K * call.cos.element_size() if turns else 0
+    return tiles + rows + 2 * K * M * size + gates + angles + (queries if copies else 0) + 512
+
+
+def programs_together(call) -> int:
+    """Programs that a multiprocessor holds at a time."""
+    return min(8 // call.tiles.warps, SHARED // (shared_memory(call, False) + 1024)) or 1
 
 
 def streams(call) -> bool:
     """Whether the stream takes a `Call`: shapes whose state fits into registers, on a GPU that copies by descriptors."""
     s, tiles, K, M = call.settings, call.tiles, call.q.shape[-1], call.g.shape[-1]
-    if not s.slots or not s.scale > 0 or _window(call)[1] > MOST_BLOCKS or _shared_memory(call, False) > SHARED:
+    if not s.slots or not s.scale > 0 or _window(call)[1] > MOST_BLOCKS or shared_memory(call, False) > SHARED:
         return False
     if call.v.shape[-1] != K or K not in (16, 32, 64, 128) or M not in (16, 32, 64) or call.q.shape[1] < tiles.GB:
         return False
@@ -241,23 +264,24 @@ def streams(call) -> bool:
 
 
 def stream_outputs(call, starts, totals, found) -> None:
-    """Writes out, lse, lse_slots and lse_window of a `Call` into `found`. They are wrong for flagged chunks, to be written over."""
+    """Writes out, lse, lse_slots and lse_window of a `Call` into `found`; wrong ones for flagged chunks, to be written over."""
     tiles, constants = call.tiles, call.constants
-    H, G, K, M, C, GB = (constants[name] for name in ("H", "G", "K", "M", "C", "GB"))
+    H, G, K, C, GB = (constants[name] for name in ("H", "G", "K", "C", "GB"))
     BK, NB, share = _window(call)
     whole = G % GB == 0 and not call.settings.packed and call.settings.time % C == 0
     out, *lse = found
-    near_q = call.q if call.cos is None else _turned(call, call.q)
     near_k = _turned(call, call.k) if call.settings.turn_k else call.k
-    own_q = near_q is not call.slot_q
+    turns = call.cos is not None
     # Two programs of four warps have no room for it.
-    copies = tiles.warps == 8 and _shared_memory(call, True) <= SHARED
+    copies = tiles.warps == 8 and shared_memory(call, True) <= SHARED
     by_head = lambda x: call.rows_of_head(x, C) if GB == 1 else call.described(x, [C, GB, K])  # noqa: E731
     near = (near_k, BK), (call.v, BK), (call.slot_k, C), (call.v, C), (call.g, C)
     names = ("H", "G", "K", "V", "M", "C", "GB", "WD", "PIECES", "BIAS", "SINK", "SEEN")
     nha_fwd_kernel_stream[(len(call.plan.segments) * H * triton.cdiv(G, GB),)](
-        by_head(near_q), by_head(call.slot_q), *(call.rows_of_head(x, rows) for x, rows in near), by_head(out), out, call.bias,
-        starts, totals, call.seen, call.plan.segments, *lse, call.scale, call.delay, call.ring, 0,
-        **{name: constants[name] for name in names}, BK=BK, OWN_Q=own_q, PARTS=call.settings.with_lse, COPIES=copies, WHOLE=whole, NB=NB, WINDOW=call.window,
-        SHARE_K=share and not own_q and near_k is call.slot_k, SHARE_V=share, STAGES=2, num_warps=tiles.warps, num_stages=2,
+        by_head(call.q), by_head(call.slot_q), *(call.rows_of_head(x, rows) for x, rows in near), by_head(out), out, call.bias,
+        starts, totals, call.seen, call.plan.segments, *lse, call.cos, call.sin, call.scale, call.delay, call.ring, 0,
+        **{name: constants[name] for name in names}, BK=BK, OWN_Q=call.own_q, TURN=turns,
+        ANGLES_BY_ROW=call.settings.angles_by_row, PARTS=call.settings.with_lse, COPIES=copies, WHOLE=whole,
+        NB=NB, WINDOW=call.window, SHARE_K=share and not (call.own_q or call.own_k or turns), SHARE_V=share, STAGES=2,
+        num_warps=tiles.warps, num_stages=2,
     )  # fmt: skip
