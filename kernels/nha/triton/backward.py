@@ -39,6 +39,8 @@ from kernels.nha.triton.common import (
     unmix,
     written,
 )
+from kernels.nha.triton.counts import cdiv
+from kernels.nha.triton.launch import launch
 from kernels.nha.triton.states import flow_back
 
 
@@ -437,7 +439,7 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
     that of the final state."""
     tiles, plan, device = call.tiles, call.plan, call.q.device
     H, G, K, V, M = (call.constants[name] for name in "HGKVM")
-    P, chunks, slots = triton.cdiv(G, tiles.GB), len(plan.chunks), call.settings.slots
+    P, chunks, slots = cdiv(G, tiles.GB), len(plan.chunks), call.settings.slots
     token_rows = len(call.k)
     delta = torch.empty_like(lse)
     dq, dk, dv = torch.empty_like(call.q), torch.empty_like(call.k), torch.empty_like(call.v)
@@ -456,7 +458,8 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
     else:
         near = tuple(torch.empty(P if slots else 0, token_rows, H, width, **single) for width in (K, V, M))
     for exact in (False, True) if slots else (False,):
-        nha_bwd_kernel_queries[(chunks * H * P,)](
+        launch(
+            nha_bwd_kernel_queries, (chunks * H * P,),
             call.q, call.k, call.v, call.g, call.slot_q, call.slot_k, call.bias, call.cos, call.sin, states, flags, call.seen,
             plan.chunks, out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, *near, token_rows,
             call.scale, call.window, call.delay, call.ring,
@@ -467,13 +470,15 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
     if slots:
         ends, d_first = flow_back(d_states, totals, d_final, plan)
         names = ("H", "K", "V", "M", "C", "MB", "KP", "VP", "PREC", "PIECES")
-        nha_bwd_kernel_tokens[(chunks * H,)](
+        launch(
+            nha_bwd_kernel_tokens, (chunks * H,),
             call.slot_k, call.v, call.g, states, flags, plan.chunks, ends, *near, enter_dk, dv, dg, token_rows,
             call.delay, call.ring,
             **{name: call.constants[name] for name in names}, P=P, num_warps=tiles.walk_warps, num_stages=1,
         )  # fmt: skip
     names = ("H", "G", "K", "V", "GB", "KP", "VP", "PREC", "TURN_Q", "TURN_K", "ANGLES_BY_ROW", "SEEN", "SLOTS")
-    nha_bwd_kernel_window[(len(plan.keys) * H,)](
+    launch(
+        nha_bwd_kernel_window, (len(plan.keys) * H,),
         call.q, call.k, call.v, call.cos, call.sin, call.seen, plan.keys, d_out, lse, delta, dk, dv,
         call.scale, call.window, call.delay, call.ring,
         **{name: call.constants[name] for name in names}, KB=tiles.KB, CQ=tiles.CQ, OWN_K=call.own_k,

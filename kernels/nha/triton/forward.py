@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 
 from kernels.nha.triton.common import by_token, columns, gates, is_flagged, log2e, mix, split_decays, turned, unmix, written
+from kernels.nha.triton.counts import cdiv
+from kernels.nha.triton.launch import launch
 
 # Chunks that one program of the EXACT pass looks through for flagged ones.
 STRIP = 64
@@ -204,8 +206,9 @@ def nha_fwd_kernel_out(
 def write_outputs(call, states, flags, found, exact: bool) -> None:
     """Outputs of the flagged chunks (exact), or of all others, into `found`: out, lse, lse_slots and lse_window or None."""
     chunks, tiles = len(call.plan.chunks), call.tiles
-    strips = triton.cdiv(chunks, STRIP) if exact else chunks
-    nha_fwd_kernel_out[(strips * call.H * triton.cdiv(call.G, tiles.GB),)](
+    strips = cdiv(chunks, STRIP) if exact else chunks
+    launch(
+        nha_fwd_kernel_out, (strips * call.H * cdiv(call.G, tiles.GB),),
         call.q, call.k, call.v, call.g, call.slot_q, call.slot_k, call.bias, call.cos, call.sin, states, flags, call.seen,
         call.plan.chunks, *found, call.scale, call.window, call.delay, call.ring, chunks,
         **call.constants, BK=tiles.BK, PARTS=found[2] is not None, EXACT=exact, WIDE=tiles.wide, STRIP=STRIP,

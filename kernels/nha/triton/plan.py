@@ -22,6 +22,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.nha.triton.counts import power_of_2
+from kernels.nha.triton.launch import launch
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -49,10 +52,10 @@ class Tiles:
 def choose_tiles(group: int, slots: int, key_dim: int, value_dim: int, dtype: torch.dtype, turns: bool, wide: bool) -> Tiles:
     """Tiles for G, M, K and V, with or without rotary turns, for wide windows or narrow ones: 128 rows where registers allow
     it, 64 where they do not."""
-    pad = lambda n: max(16, triton.next_power_of_2(n))  # noqa: E731
-    half_padded = lambda n: 2 * max(8, triton.next_power_of_2(-(-n // 2)))  # noqa: E731
+    pad = lambda n: max(16, power_of_2(n))  # noqa: E731
+    half_padded = lambda n: 2 * max(8, power_of_2(-(-n // 2)))  # noqa: E731
     KP, VP = half_padded(key_dim), half_padded(value_dim)
-    heads, widest = triton.next_power_of_2(group), max(KP, VP)
+    heads, widest = power_of_2(group), max(KP, VP)
     stages, registers = 1, None
     if dtype == torch.float32:
         GB, C, BK = min(heads, 2 if widest <= 128 else 1), 16, 16
@@ -192,9 +195,10 @@ def _tables(cu_seqlens: Tensor, time: int, exact: bool, C: int, KB: int, ring: i
     sizes = [rows * width for rows, width in zip((*lengths, blocks), widths, strict=True)]
     whole = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
     tables = [part.view(-1, width) for part, width in zip(whole.split(sizes), widths, strict=True)]
-    nha_kernel_plan[(N,)](
-        cu_seqlens, *tables, N, C, KB, ring, per_segment, NP=triton.next_power_of_2(N), BLOCK=128, num_warps=4
-    )
+    launch(
+        nha_kernel_plan, (N,), cu_seqlens, *tables, N, C, KB, ring, per_segment,
+        NP=power_of_2(N), BLOCK=128, num_warps=4,
+    )  # fmt: skip
     return Plan(*tables, longest, -(-longest // per_segment))
 
 

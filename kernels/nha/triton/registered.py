@@ -192,14 +192,20 @@ def _backward_fake(q, k, v, g, slot_q, slot_k, bias, first, *_):
 
 
 def _keep(ctx, inputs, output):
-    out, _, lse, *_, states, totals, flags = output
+    out, final, lse, *_, states, totals, flags = output
     ctx.save_for_backward(*inputs[:12], out, lse, states, totals, flags)
+    ctx.final = final.shape
     ctx.settings = inputs[12:]
     ctx.mark_non_differentiable(*output[2:])
+    # Or zeros as large as the states would be made for what has no gradient.
+    ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx, d_out, d_final, *_):
     saved = ctx.saved_tensors
+    out, lse = saved[12:14]
+    d_out = torch.zeros_like(out) if d_out is None else d_out
+    d_final = lse.new_zeros(ctx.final) if d_final is None else d_final
     found = torch.ops.nha.backward(*saved, d_out, d_final, *ctx.settings)
     needed = (x if wanted else None for x, wanted in zip(found, ctx.needs_input_grad, strict=False))
     return (*needed, *[None] * (len(ctx.needs_input_grad) - len(found)))

@@ -18,6 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.nha.triton.common import columns, exact_sum, gates, is_flagged, log2e, suffix_decays, written
+from kernels.nha.triton.counts import cdiv, power_of_2
+from kernels.nha.triton.launch import launch
 
 
 @triton.jit
@@ -202,7 +204,7 @@ def nha_bwd_kernel_scan(
 
 
 def _ahead(steps: int, most: int) -> int:
-    return min(most, triton.next_power_of_2(max(steps, 1)))
+    return min(most, power_of_2(max(steps, 1)))
 
 
 def _constants(call, *names: str) -> dict:
@@ -213,7 +215,7 @@ def segment_states(call, first: Tensor | None, totals: Tensor, flags: Tensor, fi
     """starts [segments, H, D, M] fp32 of a `Call`; writes totals, flags and final."""
     plan, tiles, H = call.plan, call.tiles, call.H
     M, D = call.constants["M"], call.constants["K"] + call.constants["V"]
-    N, segments, blocks = len(plan.sequences), len(plan.segments), triton.cdiv(M, tiles.MB)
+    N, segments, blocks = len(plan.sequences), len(plan.segments), cdiv(M, tiles.MB)
     single = {"dtype": torch.float32, "device": call.k.device}
     added, starts = torch.empty(segments, H, D, M, **single), torch.empty(segments, H, D, M, **single)
     segment_totals = torch.empty(segments, H, M, **single)
@@ -221,13 +223,15 @@ def segment_states(call, first: Tensor | None, totals: Tensor, flags: Tensor, fi
     if call.streams:
         tensors = tuple(call.rows_of_head(x, tiles.C) for x in tensors)
     if segments:
-        nha_fwd_kernel_walk[(segments, H, blocks)](
+        launch(
+            nha_fwd_kernel_walk, (segments, H, blocks),
             *tensors, plan.segments, added, segment_totals, totals, flags, call.ring, call.delay,
             **_constants(call, "H", "K", "V", "M", "C", "KP", "VP", "PREC", "LIMIT", "PIECES"),
             MB=M if call.streams else tiles.MB, DESC=call.streams, STAGES=3, num_warps=tiles.walk_warps, num_stages=3,
         )  # fmt: skip
     E = 256
-    nha_fwd_kernel_scan[(N, H, triton.cdiv(D * M, E))](
+    launch(
+        nha_fwd_kernel_scan, (N, H, cdiv(D * M, E)),
         added, segment_totals, plan.sequences, first, starts, final,
         M=M, D=D, E=E, FIRST=first is not None, AHEAD=_ahead(plan.most_segments, 8), num_warps=1,
     )  # fmt: skip
@@ -238,7 +242,8 @@ def store_states(call, starts: Tensor, totals: Tensor, flags: Tensor, states: Te
     """Writes the chunks' states, or the flagged ones' alone, from those at the segments' starts."""
     plan, tiles = call.plan, call.tiles
     if len(plan.segments):
-        nha_fwd_kernel_store[(len(plan.segments), call.H, triton.cdiv(call.constants["M"], tiles.MB))](
+        launch(
+            nha_fwd_kernel_store, (len(plan.segments), call.H, cdiv(call.constants["M"], tiles.MB)),
             call.slot_k, call.v, call.g, plan.segments, starts, totals, flags, states, call.ring, call.delay,
             **_constants(call, "H", "K", "V", "M", "C", "KP", "VP", "MB", "PREC", "PIECES"), FLAGGED=flagged,
             num_warps=tiles.walk_warps, num_stages=1 if flagged else 3,
@@ -251,7 +256,8 @@ def flow_back(added: Tensor, totals: Tensor, last: Tensor, plan) -> tuple[Tensor
     # One part is read before its own place is written, and never again.
     ends = added.view(chunks, H, D, M) if P == 1 else torch.empty(chunks, H, D, M, dtype=added.dtype, device=added.device)
     first, E = torch.empty_like(last), 256
-    nha_bwd_kernel_scan[(len(last), H, triton.cdiv(D * M, E))](
+    launch(
+        nha_bwd_kernel_scan, (len(last), H, cdiv(D * M, E)),
         added, totals, plan.sequences, last, ends, first,
         M=M, D=D, P=P, E=E, AHEAD=_ahead(plan.most_chunks, 16 if P == 1 else 4), num_warps=1,
     )  # fmt: skip

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 
 from kernels.nha.triton.common import exact_sum, log2e, rows_of, turned, written
+from kernels.nha.triton.counts import cdiv
+from kernels.nha.triton.launch import launch
 
 # Blocks of keys that the logits of a row may take, in registers.
 MOST_BLOCKS = 4
@@ -215,9 +217,10 @@ def _turned(call, x: torch.Tensor) -> torch.Tensor:
     rows, heads, K = x.shape
     y, BR = torch.empty_like(x), 64
     time = rows if call.settings.angles_by_row else call.settings.time
-    nha_fwd_kernel_turn[(triton.cdiv(rows * heads, BR),)](
-        x, call.cos, call.sin, y, rows, time, N=heads, K=K, BR=BR, num_warps=4
-    )
+    launch(
+        nha_fwd_kernel_turn, (cdiv(rows * heads, BR),), x, call.cos, call.sin, y, rows, time,
+        N=heads, K=K, BR=BR, num_warps=4,
+    )  # fmt: skip
     return y
 
 
@@ -225,7 +228,7 @@ def _window(call) -> tuple[int, int, bool]:
     """(keys of a block, blocks that reach the window of a chunk, whether the first holds what enters the slots)."""
     C, window = call.tiles.C, call.window
     BK = max(C, 32)
-    NB = triton.cdiv(C + window - 1, BK) if window else 0
+    NB = cdiv(C + window - 1, BK) if window else 0
     return BK, NB, NB > 0 and BK == C and window % C == 0 and call.delay == window
 
 
@@ -277,7 +280,8 @@ def stream_outputs(call, starts, totals, found) -> None:
     by_head = lambda x: call.rows_of_head(x, C) if GB == 1 else call.described(x, [C, GB, K])  # noqa: E731
     near = (near_k, BK), (call.v, BK), (call.slot_k, C), (call.v, C), (call.g, C)
     names = ("H", "G", "K", "V", "M", "C", "GB", "WD", "PIECES", "BIAS", "SINK", "SEEN")
-    nha_fwd_kernel_stream[(len(call.plan.segments) * H * triton.cdiv(G, GB),)](
+    launch(
+        nha_fwd_kernel_stream, (len(call.plan.segments) * H * cdiv(G, GB),),
         by_head(call.q), by_head(call.slot_q), *(call.rows_of_head(x, rows) for x, rows in near), by_head(out), out, call.bias,
         starts, totals, call.seen, call.plan.segments, *lse, call.cos, call.sin, call.scale, call.delay, call.ring, 0,
         **{name: constants[name] for name in names}, BK=BK, OWN_Q=call.own_q, TURN=turns,

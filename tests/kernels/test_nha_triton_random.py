@@ -1,0 +1,71 @@
+"""The Triton form on a GPU: a thousand random calls without a failure, and the same bits each time.
+
+What decides a kernel's code (heads, dimensions, options) comes from a fixed list, so that compiling ends; lengths, layouts,
+gates and numbers are drawn. Outputs and gradients are held to the definition in chunks, in fp64.
+"""
+
+import importlib.util
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from nha_cases import pairwise_cases, relative_error
+
+from kernels import nha_attention
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton"),
+]
+
+KINDS = pairwise_cases(
+    time=[1],
+    window=[64, 0, 16, 100, 300],
+    slots=[64, 32, 17],
+    group=[4, 1, 3],
+    slot_delay=[None, 0],
+    layout=["batch", "packed"],
+    strength=[1.0],
+    heads=[2],
+    key_dim=[128, 64],
+    value_dim=[128, 64],
+)
+FORWARD, BACKWARD = 4e-3, 1.5e-2  # bf16, relative L2
+
+
+def answers(x: dict, options: dict, backend: str, dtype: torch.dtype) -> dict:
+    x = {name: t.to(dtype).requires_grad_() for name, t in x.items()}
+    options = options | {name: tuple(t.to(dtype) for t in options[name]) for name in ("rotary",) if name in options}
+    out, state = nha_attention(**x, **options, backend=backend, return_state=True)
+    out.double().square().sum().backward()
+    return {"out": out.detach(), "slot_k": state.slot_k.detach()} | {f"d{name}": t.grad for name, t in x.items()}
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@given(
+    kind=st.sampled_from(KINDS),
+    time=st.integers(1, 700),
+    strength=st.sampled_from([0.01, 1.0, 30.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_random_calls(kind, time, strength, seed):
+    case = replace(kind, time=time, strength=strength)
+    x, options = case.inputs(torch.float32, seed=seed)
+    # Rounded once, for both.
+    x = {name: t.to("cuda", torch.bfloat16) for name, t in x.items()}
+    if "rotary" in options:
+        options["rotary"] = tuple(t.to("cuda", torch.bfloat16) for t in options["rotary"])
+    if "cu_seqlens" in options:
+        options["cu_seqlens"] = options["cu_seqlens"].to("cuda")
+    wanted = answers(x, options, "chunked", torch.float64)
+    found = answers(x, options, "triton", torch.bfloat16)
+    again = answers(x, options, "triton", torch.bfloat16)
+    for name, t in found.items():
+        assert torch.equal(t, again[name]), f"{name} differs from run to run"
+        size = wanted[name].square().mean().sqrt()
+        # A gradient that is nothing beside the others (of a window of one key, say) has no relative error.
+        if size < 1e-3 * max(w.square().mean().sqrt() for w in wanted.values()):
+            continue
+        assert relative_error(t, wanted[name]) <= (BACKWARD if name.startswith("d") else FORWARD), name

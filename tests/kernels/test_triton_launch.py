@@ -1,0 +1,77 @@
+"""What is launched again directly, and what Triton has to look at anew."""
+
+import importlib.util
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+
+
+class Kernel:
+    """Stands for a compiled kernel's two forms, and writes down which was launched with what."""
+
+    arg_names = ("x", "y", "n", "SIZE", "FLAG")
+
+    def __init__(self):
+        self.looked, self.direct = [], []
+
+    def __getitem__(self, grid):
+        def look(*arguments, **constants):
+            self.looked.append((grid, arguments, constants))
+            return Compiled(self)
+
+        return look
+
+
+class Compiled:
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def __getitem__(self, grid):
+        return lambda *arguments: self.kernel.direct.append((grid, arguments))
+
+
+def test_only_what_decides_the_code_is_looked_at(monkeypatch):
+    from kernels.nha.triton.launch import launch
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    kernel, x = Kernel(), torch.zeros(64)
+    other = torch.ones(64)
+    launch(kernel, (3,), x, None, 5, FLAG=True, SIZE=16, num_warps=4)
+    launch(kernel, (4, 2), other, None, 6, FLAG=True, SIZE=16, num_warps=4)
+    assert len(kernel.looked) == 1
+    (grid, arguments), *rest = kernel.direct
+    assert not rest and grid == (4, 2, 1)
+    # Constants follow in the kernel's own order; options of the compiler do not.
+    assert arguments[0] is other and arguments[1:] == (None, 6, 16, True)
+    changed = [
+        (x.half(), None, 5, {}),
+        (torch.zeros(65)[1:], None, 5, {}),  # no longer aligned to 16 bytes
+        (x, x, 5, {}),
+        (x, None, 2**40, {}),
+        (x, None, 5, {"FLAG": False}),
+        (x, None, 5, {"num_warps": 8}),
+    ]
+    for count, (*arguments, constants) in enumerate(changed, start=2):
+        launch(kernel, (3,), *arguments, **{"FLAG": True, "SIZE": 16, "num_warps": 4} | constants)
+        assert len(kernel.looked) == count
+    assert len(kernel.direct) == 1
+
+
+def test_numbers_are_never_compiled_in():
+    """Every number that a kernel takes at run time is named in its `do_not_specialize`."""
+    from triton.runtime.jit import JITFunction
+
+    from kernels.nha.triton import backward, forward, plan, states, stream
+
+    found = {}
+    for module in (backward, forward, plan, states, stream):
+        found |= {name: f for name, f in vars(module).items() if isinstance(f, JITFunction) and "_kernel_" in name}
+    assert len(found) > 8
+    numbers = {"window", "delay", "ring", "zero", "chunks", "rows", "time", "token_rows", "N", "C", "KB", "per_segment"}
+    for name, kernel in found.items():
+        for parameter in kernel.params:
+            if parameter.name in numbers and not parameter.is_constexpr:
+                is_table = name == "nha_kernel_plan" and parameter.name == "chunks"
+                assert parameter.do_not_specialize or is_table, (name, parameter.name)
