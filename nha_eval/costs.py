@@ -10,18 +10,15 @@ high-water mark is reset first where it lets us, else a thread samples.
     meter.measure("prefill", length=1024, batch=1, repeats=5, decode_tokens=16, seconds=20, seed=0)
 """
 
-import contextlib
-import ctypes
-import gc
 import statistics
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+
+from models.cache import CACHE_NAME
+from nha_eval.peak_memory import PeakMemory
 
 STABLE = 0.05  # two calls that differ by less than this share are warm
 MAX_WARMUP = 3
@@ -79,7 +76,7 @@ class CostMeter:
             # The old cache goes first: two at once would show in the peak.
             self._filled = None
             output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-            self._filled = (point, output.past_key_values, output.logits[:, -1].argmax(-1))
+            self._filled = (point, getattr(output, CACHE_NAME), output.logits[:, -1].argmax(-1))
 
         with PeakMemory(self.device) as peak:
             cold, times = self._time(call, repeats, seconds, on_progress)
@@ -90,7 +87,7 @@ class CostMeter:
         if self._filled is None or self._filled[0] != point:
             self._filled = None
             output = self.model(input_ids=self._tokens(point), use_cache=True, logits_to_keep=1)
-            self._filled = (point, output.past_key_values, output.logits[:, -1].argmax(-1))
+            self._filled = (point, getattr(output, CACHE_NAME), output.logits[:, -1].argmax(-1))
             del output
         _, cache, token = self._filled
         self._filled = None
@@ -99,7 +96,7 @@ class CostMeter:
 
         def call() -> None:
             nonlocal token
-            output = self.model(input_ids=token[:, None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = self.model(input_ids=token[:, None], **{CACHE_NAME: cache}, use_cache=True, logits_to_keep=1)
             token = output.logits[:, -1].argmax(-1)
 
         with PeakMemory(self.device) as peak:
@@ -155,70 +152,3 @@ class CostMeter:
             "peak_memory_mb": round(megabytes, 1),
             "state_bytes": held,
         }
-
-
-class PeakMemory:
-    """The most memory in use between entering and leaving; `.megabytes` afterwards."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.megabytes = 0.0
-
-    def __enter__(self) -> "PeakMemory":
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-            return self
-        _give_freed_memory_back()
-        self._sampler = None if _reset_high_water_mark() else _Sampler()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-        elif self._sampler is not None:
-            peak = self._sampler.stop()
-        else:
-            peak = _high_water_mark()
-        self.megabytes = peak / 2**20
-
-
-def _give_freed_memory_back() -> None:
-    # glibc keeps what was freed, and the cell before would show in this one's peak.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _reset_high_water_mark() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _high_water_mark() <= 1.05 * psutil.Process().memory_info().rss + 2**20
-    except (OSError, ValueError, StopIteration):
-        return False
-
-
-def _high_water_mark() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
-
-
-class _Sampler:
-    """Peak resident set by looking every few milliseconds; for systems whose own mark cannot be reset."""
-
-    def __init__(self, interval: float = 0.005):
-        self._process = psutil.Process()
-        self._interval = interval
-        self._peak = self._process.memory_info().rss
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(self._interval):
-            self._peak = max(self._peak, self._process.memory_info().rss)
-
-    def stop(self) -> int:
-        self._ended.set()
-        self._thread.join()
-        return max(self._peak, self._process.memory_info().rss)

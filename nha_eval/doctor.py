@@ -209,6 +209,7 @@ def _operator() -> Iterator[Finding]:
 def _decoding() -> Iterator[Finding]:
     import torch
 
+    from models.cache import CACHE_NAME
     from models.presets import load
 
     model = load("nha-tiny").model
@@ -219,8 +220,8 @@ def _decoding() -> Iterator[Finding]:
             wanted = model(input_ids=ids).logits
             cache, steps = None, []
             for place in range(ids.shape[1]):
-                output = model(input_ids=ids[:, place : place + 1], past_key_values=cache, use_cache=True)
-                cache = output.past_key_values
+                output = model(input_ids=ids[:, place : place + 1], **{CACHE_NAME: cache}, use_cache=True)
+                cache = getattr(output, CACHE_NAME)
                 steps.append(output.logits)
         error = _relative_error(torch.cat(steps, 1), wanted)
         if not error < TOLERANCE:

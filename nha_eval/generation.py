@@ -16,6 +16,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from models.cache import CACHE_NAME
+
 # Settings that change nothing in greedy search of a given length: names of tokens, what belongs to sampling, lengths.
 _NEUTRAL = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version"),
@@ -125,11 +127,11 @@ def _loop(model, suffixes, shared, cache, max_new, ended) -> list[list[int]]:
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
+            **{CACHE_NAME: cache},
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = out.past_key_values
+        cache = getattr(out, CACHE_NAME)
         tokens = out.logits[:, -1].float().argmax(-1)
         for row, token in zip(live, tokens.tolist(), strict=True):
             if not done[row]:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
+from models.cache import CACHE_NAME
 from nha_eval.generation import StopRule, decode, is_plain_greedy
 from nha_eval.prefix import MIN_PREFIX, MIN_SAVING, Batches, plan, walk
 
@@ -126,7 +127,7 @@ class HarnessLM(HFLM):
             # Padding comes after all that counts, so a causal model needs no mask for it.
             ids = torch.tensor([[*s, *[0] * (width - len(s))] for s in suffixes], device=self.device)
             logits = self.model(
-                input_ids=ids, past_key_values=cache, use_cache=cache is not None, logits_to_keep=width - start
+                input_ids=ids, **{CACHE_NAME: cache}, use_cache=cache is not None, logits_to_keep=width - start
             ).logits
             found = {}
             for r, row_logits in zip(chosen, logits, strict=True):

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from models.cache import CACHE_NAME
 from nha_eval.errors import is_out_of_memory
 
 MIN_PREFIX = 32
@@ -154,7 +155,7 @@ def walk(
                 use_cache=True,
                 logits_to_keep=1,
             )
-            visit(child, out.past_key_values)
+            visit(child, getattr(out, CACHE_NAME))
 
     visit(root, None)
 

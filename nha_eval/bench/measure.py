@@ -19,8 +19,8 @@ from nha_eval.bench.check import check
 from nha_eval.bench.grid import Case
 from nha_eval.bench.setting import Draw, Work, set_up
 from nha_eval.bench.timing import Budget, captured, quartiles, significant, times_ms
-from nha_eval.costs import PeakMemory
 from nha_eval.errors import MachineError, is_out_of_memory, one_line
+from nha_eval.peak_memory import PeakMemory
 
 TUNING_LENGTH = 8192
 

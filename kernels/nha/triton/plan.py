@@ -222,5 +222,8 @@ def make_plan(
     """The plan of a call, made without the host's reading anything; for rows alike once and for all. programs, fills: see
     `_chunks_per_segment`."""
     if cu_seqlens is None:
-        return _plan_of_rows(batch, time, C, KB, ring, programs, fills, device)
+        # What a graph under capture would make is written when it is replayed: nothing for other calls to find.
+        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        make = _plan_of_rows.__wrapped__ if capturing else _plan_of_rows
+        return make(batch, time, C, KB, ring, programs, fills, device)
     return _tables(cu_seqlens, time, False, C, KB, ring, programs, fills)

@@ -233,7 +233,7 @@ def _window(call) -> tuple[int, int, bool]:
 
 
 def shared_memory(call, copies: bool) -> int:
-    """Bytes of a multiprocessor's shared memory that one program takes; counted, and equal to what Triton 3.6 reports."""
+    """Bytes of a multiprocessor's shared memory that one program takes: counted, and no less than what Triton 3.6 reports."""
     BK, NB, share = _window(call)
     C, GB, K, M = call.tiles.C, call.tiles.GB, call.q.shape[-1], call.g.shape[-1]
     turns, size = call.cos is not None, call.q.element_size()
