@@ -6,7 +6,14 @@ when it is imported, and must be able to see at once that this is not it.
     from kernels import nha_attention, NHAState
 """
 
-__all__ = ["NHAState", "nha_attention", "sliding_window_attention"]
+__all__ = [
+    "NHAState",
+    "gated_delta_attention",
+    "gla_attention",
+    "nha_attention",
+    "sliding_window_attention",
+    "ssd_attention",
+]
 
 
 def __getattr__(name):
@@ -16,6 +23,12 @@ def __getattr__(name):
         from kernels.nha.state import NHAState as value
     elif name == "sliding_window_attention":
         from kernels.sliding_window import sliding_window_attention as value
+    elif name == "gla_attention":
+        from kernels.gla import gla_attention as value
+    elif name == "gated_delta_attention":
+        from kernels.gated_delta import gated_delta_attention as value
+    elif name == "ssd_attention":
+        from kernels.ssd import ssd_attention as value
     else:
         raise AttributeError(f"module 'kernels' has no attribute {name!r}; it has {', '.join(__all__)}")
     globals()[name] = value

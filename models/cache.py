@@ -70,7 +70,7 @@ class StateLayer(CacheLayerMixin):
         self._map(lambda state: state.index_select(torch.as_tensor(indices)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self._map(lambda state: state.index_select(torch.arange(len(state.seen)).repeat_interleave(repeats)))
+        self._map(lambda state: state.index_select(_rows(state).repeat_interleave(repeats)))
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:
@@ -87,6 +87,11 @@ class StateLayer(CacheLayerMixin):
 
     def nbytes(self) -> int:
         return 0 if self.state is None else self.state.nbytes()
+
+
+def _rows(state) -> Tensor:
+    """The sequences of a state, numbered."""
+    return torch.arange(len(next(iter(state.tensors().values()))))
 
 
 class NHACache(Cache):

@@ -48,6 +48,8 @@ class NHAConfig(LlamaConfig):
     slot_overlap: bool = False
     # "mask" or "sink", as in kernels.nha_attention.
     empty_slots: str = "mask"
+    # A mixer's own options, by its name; `Options` in its file says what they are. None: all as published.
+    mixer_options: dict[str, dict] | None = None
     # RMSNorm on each head's q and k (Qwen3).
     qk_norm: bool = False
     # Bias of o_proj; None: as attention_bias (Qwen2 has biases on q, k and v alone).
@@ -60,6 +62,7 @@ class NHAConfig(LlamaConfig):
         if not isinstance(self.windows, list | tuple):
             self.windows = [self.windows] * layers
         self.windows = list(self.windows)
+        self.mixer_options = dict(self.mixer_options or {})
         if self.attention_output_bias is None:
             self.attention_output_bias = self.attention_bias
         super().__post_init__(**kwargs)

@@ -31,6 +31,9 @@ PATTERNS = {
     "transformer++": ("attention", None, {}),
     "swa": ("attention", 64, {}),
     "gsa": ("gsa", None, {"feature_map": "silu", "attention_scale": 1.0}),
+    "gla": ("gla", None, {}),
+    "gated-deltanet": ("gated_deltanet", None, {}),
+    "mamba2": ("mamba2", None, {}),
     "nha": ("nha", 32, {}),
 }
 SLOT_LAYER = {
@@ -42,7 +45,17 @@ SLOT_LAYER = {
     "num_slots": 64,
 }
 SIZES = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4, "num_slots": 16},
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_slots": 16,
+        "mixer_options": {
+            "gated_deltanet": {"num_heads": 4, "head_dim": 8},
+            "mamba2": {"head_dim": 32, "state_size": 16},
+        },
+    },
 }
 # Forms of the pretrained SmolLM2-135M: (mixer, window).
 PRETRAINED = {
@@ -82,7 +95,7 @@ def preset_config(name: str) -> NHAConfig:
     if pattern not in PATTERNS or size not in SIZES:
         raise ValueError(f"no preset to train from scratch is called {name!r}; {_nearest(name)}")
     mixer, window, settings = PATTERNS[pattern]
-    slots = SLOT_LAYER if mixer != "attention" else {}
+    slots = SLOT_LAYER if mixer in ("nha", "gsa") else {}
     fields = slots | settings | SIZES[size]
     return NHAConfig(
         mixers=mixer,

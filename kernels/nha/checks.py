@@ -11,7 +11,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EMPTY_SLOTS = ("mask", "sink")
 
 
-def _tensor(name: str, x: object, shape: tuple[int | str, ...], like: Tensor, dtype: torch.dtype | None = None) -> None:
+def check_tensor(name: str, x: object, shape: tuple[int | str, ...], like: Tensor, dtype: torch.dtype | None = None) -> None:
     # Ten of these stand before every decode step, so what a message would say is made where there is one.
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} is a {type(x).__name__}; wanted a tensor of shape {_shape(shape)}")
@@ -47,11 +47,11 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
     batch, time, query_heads, key_dim = q.shape
     if 0 in q.shape:
         raise ValueError(f"q has shape {list(q.shape)}; wanted [B, T, HQ, K] with every dimension at least 1")
-    _tensor("k", k, (batch, time, "H", key_dim), q, q.dtype)
+    check_tensor("k", k, (batch, time, "H", key_dim), q, q.dtype)
     heads = k.shape[2]
     if heads == 0 or query_heads % heads:
         raise ValueError(f"q has {query_heads} heads and k has {heads}; wanted q's heads to be a multiple of k's")
-    _tensor("v", v, (batch, time, heads, "V"), q, q.dtype)
+    check_tensor("v", v, (batch, time, heads, "V"), q, q.dtype)
 
 
 def check_rotary(rotary: object, q: Tensor) -> None:
@@ -65,7 +65,7 @@ def check_rotary(rotary: object, q: Tensor) -> None:
         raise ValueError(f"rotary is a {type(rotary).__name__}; wanted a pair (cos, sin), each [T, K/2]")
     for name, x in zip(("rotary cos", "rotary sin"), rotary, strict=True):
         per_sequence = isinstance(x, Tensor) and x.dim() == 3
-        _tensor(name, x, (batch, time, key_dim // 2) if per_sequence else (time, key_dim // 2), q)
+        check_tensor(name, x, (batch, time, key_dim // 2) if per_sequence else (time, key_dim // 2), q)
     if rotary[0].shape != rotary[1].shape:
         raise ValueError(f"rotary cos has shape {list(rotary[0].shape)} and sin {list(rotary[1].shape)}; wanted one shape")
 
@@ -105,15 +105,15 @@ def check_state(
     if not isinstance(state, NHAState):
         raise ValueError(f"state is a {type(state).__name__}; wanted the NHAState that an earlier call returned")
     sequences = q.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
-    _tensor("state.slot_k", state.slot_k, (sequences, heads, slots, q.shape[-1]), q)
-    _tensor("state.slot_v", state.slot_v, (sequences, heads, slots, v.shape[-1]), q)
+    check_tensor("state.slot_k", state.slot_k, (sequences, heads, slots, q.shape[-1]), q)
+    check_tensor("state.slot_v", state.slot_v, (sequences, heads, slots, v.shape[-1]), q)
     ring = state.ring_size
     for name, dim in (("k", q.shape[-1]), ("v", v.shape[-1]), ("g", slots), ("raw_k", q.shape[-1])):
         if getattr(state, name) is not None:
-            _tensor(f"state.{name}", getattr(state, name), (sequences, heads, ring, dim), q)
+            check_tensor(f"state.{name}", getattr(state, name), (sequences, heads, ring, dim), q)
     for name in ("cos", "sin"):
         if getattr(state, name) is not None:
-            _tensor(f"state.{name}", getattr(state, name), (sequences, ring, q.shape[-1] // 2), q)
+            check_tensor(f"state.{name}", getattr(state, name), (sequences, ring, q.shape[-1] // 2), q)
     if state.seen.dtype != torch.int64 or state.seen.shape != (sequences,) or state.seen.device != q.device:
         given = f"{state.seen.dtype} {list(state.seen.shape)} on {state.seen.device}"
         raise ValueError(f"state.seen is {given}; wanted torch.int64 [{sequences}] on {q.device}")
@@ -131,15 +131,15 @@ def check_nha(q, k, v, g, slot_q, slot_k, slot_bias, empty_slots) -> None:
     """What `nha_attention` takes beyond q, k and v."""
     batch, time, query_heads, key_dim = q.shape
     heads = k.shape[2]
-    _tensor("g", g, (batch, time, heads, "M"), q)
+    check_tensor("g", g, (batch, time, heads, "M"), q)
     if not 1 <= g.shape[-1] <= 256:
         raise ValueError(f"g has shape {list(g.shape)}; wanted [{batch}, {time}, {heads}, M] with M from 1 to 256")
     if slot_q is not None:
-        _tensor("slot_q", slot_q, (batch, time, query_heads, key_dim), q, q.dtype)
+        check_tensor("slot_q", slot_q, (batch, time, query_heads, key_dim), q, q.dtype)
     if slot_k is not None:
-        _tensor("slot_k", slot_k, (batch, time, heads, key_dim), q, q.dtype)
+        check_tensor("slot_k", slot_k, (batch, time, heads, key_dim), q, q.dtype)
     if slot_bias is not None:
-        _tensor("slot_bias", slot_bias, (query_heads,), q)
+        check_tensor("slot_bias", slot_bias, (query_heads,), q)
     if empty_slots not in EMPTY_SLOTS:
         raise ValueError(f"empty_slots is {empty_slots!r}; wanted one of {', '.join(map(repr, EMPTY_SLOTS))}")
     # A reduction with a read-back would make a GPU wait at every layer, so the sign is checked on the CPU alone; and it would

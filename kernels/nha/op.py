@@ -98,7 +98,7 @@ def nha_attention(
     Raises:
         ValueError: a wrong shape, dtype or device, a positive g (checked on the CPU alone), settings unlike the state's.
     """
-    q, k, v, slot_q, slot_k = _autocast(q, k, v, slot_q, slot_k)
+    q, k, v, slot_q, slot_k = autocast(q, k, v, slot_q, slot_k)
     check_qkv(q, k, v)
     check_nha(q, k, v, g, slot_q, slot_k, slot_bias, empty_slots)
     check_count("window", window, "causal softmax attention over everything")
@@ -142,7 +142,7 @@ def nha_attention(
     return (out, after, lse) if return_lse else (out, after)
 
 
-def _autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors in the dtype of the autocast region that the call stands in, as torch's own attention takes them."""
     device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"
     if not torch.is_autocast_enabled(device):

@@ -19,6 +19,11 @@ FIELDS = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "initializer_range": 0.3,
+    "mixer_options": {
+        "gla": {"num_heads": 2, "gate_low_rank_dim": 8},
+        "gated_deltanet": {"num_heads": 2, "head_dim": 8},
+        "mamba2": {"head_dim": 16, "state_size": 8, "n_groups": 2},
+    },
 }
 
 
