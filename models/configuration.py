@@ -36,13 +36,13 @@ class NHAConfig(LlamaConfig):
     gate_bias_init: float = 5.0
     # None or "silu", on q and k as the slots meet and store them.
     feature_map: str | None = None
-    # None or "silu", on v.
+    # Of layers with slots: None or "silu", on v.
     value_activation: str | None = None
-    # None or "silu", on the attention's output, before its norm.
+    # Of layers with slots: None or "silu", on the attention's output, before its norm.
     output_activation: str | None = None
-    # Whether an RMSNorm over the whole hidden vector stands before o_proj.
+    # Of layers with slots: whether an RMSNorm over the whole hidden vector stands before o_proj.
     output_norm: bool = False
-    # Of the logits; None: head_dim ** -0.5.
+    # Of layers with slots: what logits are multiplied by; None: head_dim ** -0.5.
     attention_scale: float | None = None
     # Whether a token enters the slots at once, so that slots and window overlap, and not when it leaves the window.
     slot_overlap: bool = False

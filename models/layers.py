@@ -17,7 +17,13 @@ ACTIVATIONS = {None: nn.Identity, "silu": nn.SiLU}
 
 
 class HeadProjections(nn.Module):
-    """q_proj, k_proj, v_proj and o_proj under the names that Llama, Mistral, Qwen2 and Qwen3 checkpoints give them."""
+    """q_proj, k_proj, v_proj and o_proj under the names that Llama, Mistral, Qwen2 and Qwen3 checkpoints give them.
+
+    Activations, norm and scale of the configuration are those of layers with slots (`has_slots`), which a hybrid's attention
+    does not share.
+    """
+
+    has_slots = False
 
     def __init__(self, config, layer_idx: int):
         super().__init__()
@@ -31,11 +37,12 @@ class HeadProjections(nn.Module):
         self.o_proj = nn.Linear(self.query_heads * self.head_dim, hidden, bias=config.attention_output_bias)
         norm = (lambda: LlamaRMSNorm(self.head_dim, config.rms_norm_eps)) if config.qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
-        self.value_activation = ACTIVATIONS[config.value_activation]()
-        width = self.query_heads * self.head_dim
-        self.output_activation = ACTIVATIONS[config.output_activation]()
-        self.output_norm = LlamaRMSNorm(width, config.rms_norm_eps) if config.output_norm else nn.Identity()
-        self.scale = self.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        width, slots = self.query_heads * self.head_dim, self.has_slots
+        self.value_activation = ACTIVATIONS[config.value_activation if slots else None]()
+        self.output_activation = ACTIVATIONS[config.output_activation if slots else None]()
+        self.output_norm = LlamaRMSNorm(width, config.rms_norm_eps) if slots and config.output_norm else nn.Identity()
+        given = config.attention_scale if slots else None
+        self.scale = self.head_dim**-0.5 if given is None else given
 
     def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden]."""

@@ -35,7 +35,12 @@ PATTERNS = {
     "gated-deltanet": ("gated_deltanet", None, {}),
     "mamba2": ("mamba2", None, {}),
     "nha": ("nha", 32, {}),
+    # The layer as rewritten in 2026: a token enters the slots at once, and the window is one token wider.
+    "nha-2026": ("nha", 33, {"feature_map": "silu", "attention_scale": 1.0, "slot_overlap": True}),
 }
+# Hybrids: the layers of another pattern, with full attention in one of eight (layers 7, 15, 23 of 24).
+HYBRIDS = {"gsa-h": "gsa", "gdn-h": "gated-deltanet"}
+FULL_EVERY = 8
 SLOT_LAYER = {
     "value_activation": "silu",
     "output_activation": "silu",
@@ -44,6 +49,10 @@ SLOT_LAYER = {
     "gate_logit_normalizer": 8.0,
     "num_slots": 64,
 }
+TINY_CONTEXT, CONTEXT = 16384, 131072
+VOCABULARY_OF_PAPERS = 32000
+# The mixers' own options are such that all have about four times the square of the hidden size in weights; what the gates of
+# slots take beyond it, the feed-forward of their layers gives back (slots_intermediate_size).
 SIZES = {
     "tiny": {
         "hidden_size": 64,
@@ -51,10 +60,34 @@ SIZES = {
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_slots": 16,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": TINY_CONTEXT,
         "mixer_options": {
             "gated_deltanet": {"num_heads": 4, "head_dim": 8},
             "mamba2": {"head_dim": 32, "state_size": 16},
         },
+    },
+    "340m": {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "slots_intermediate_size": 2560,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_slots": 64,
+        "vocab_size": VOCABULARY_OF_PAPERS,
+        "max_position_embeddings": CONTEXT,
+        "mixer_options": {"gated_deltanet": {"num_heads": 4, "head_dim": 128}, "mamba2": {"expand": 1.3125}},
+    },
+    "1.3b": {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "slots_intermediate_size": 5120,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 32,
+        "num_slots": 64,
+        "vocab_size": VOCABULARY_OF_PAPERS,
+        "max_position_embeddings": CONTEXT,
+        "mixer_options": {"gated_deltanet": {"num_heads": 4, "head_dim": 256}, "mamba2": {"expand": 1.3125}},
     },
 }
 # Forms of the pretrained SmolLM2-135M: (mixer, window).
@@ -64,7 +97,6 @@ PRETRAINED = {
     "nha-smollm2-135m": ("nha", 64),
 }
 PREFIXES = {"nha": ("nha", 64), "swa": ("attention", 64)}
-TINY_CONTEXT = 16384
 
 
 @dataclass(frozen=True)
@@ -86,27 +118,28 @@ class LoadedModel:
 
 def preset_names() -> list[str]:
     """Every preset's name, sorted."""
-    return sorted([*PRETRAINED, *(f"{pattern}-{size}" for pattern in PATTERNS for size in SIZES)])
+    return sorted([*PRETRAINED, *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)])
 
 
 def preset_config(name: str) -> NHAConfig:
     """The configuration of a from-scratch preset, a pattern and a size joined by '-'. ValueError for another name."""
     pattern, _, size = name.rpartition("-")
-    if pattern not in PATTERNS or size not in SIZES:
+    if pattern not in [*PATTERNS, *HYBRIDS] or size not in SIZES:
         raise ValueError(f"no preset to train from scratch is called {name!r}; {_nearest(name)}")
-    mixer, window, settings = PATTERNS[pattern]
-    slots = SLOT_LAYER if mixer in ("nha", "gsa") else {}
-    fields = slots | settings | SIZES[size]
-    return NHAConfig(
-        mixers=mixer,
-        windows=window,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=TINY_CONTEXT,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        **fields,
-    )
+    mixer, window, settings = PATTERNS[HYBRIDS.get(pattern, pattern)]
+    fields = dict(SIZES[size])
+    narrower = fields.pop("slots_intermediate_size", fields["intermediate_size"])
+    if mixer in ("nha", "gsa"):
+        fields |= SLOT_LAYER | settings | {"intermediate_size": narrower, "num_slots": fields["num_slots"]}
+    layers = fields["num_hidden_layers"]
+    mixers = [mixer] * layers
+    if pattern in HYBRIDS:
+        # A model too short for an eighth has its last layer full.
+        for i in range(FULL_EVERY - 1, layers, FULL_EVERY) or [layers - 1]:
+            mixers[i] = "attention"
+    fields["mixer_options"] = {name: options for name, options in fields["mixer_options"].items() if name in mixers}
+    windows = [window if name == mixer else None for name in mixers]
+    return NHAConfig(mixers=mixers, windows=windows, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, **fields)
 
 
 def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32") -> LoadedModel:
@@ -181,7 +214,8 @@ def _random(name: str, device: str, dtype: torch.dtype) -> LoadedModel:
         torch.manual_seed(0)
         model = NHAForCausalLM(preset_config(name))
     model = model.to(device=device, dtype=dtype).eval()
-    return LoadedModel(name, model, byte_tokenizer(TINY_CONTEXT), TINY_CONTEXT, "random weights, seed 0", _weights_hash(model))
+    longest = model.config.max_position_embeddings
+    return LoadedModel(name, model, byte_tokenizer(longest), longest, "random weights, seed 0", _weights_hash(model))
 
 
 def _weights_hash(model: NHAForCausalLM) -> str:

@@ -21,7 +21,7 @@ class Options:
     """expand: inner width over the hidden size; head_dim: of the values; state_size: of keys and queries; n_groups: of heads
     that share these; conv_size: taps, in tokens."""
 
-    expand: int = 2
+    expand: float = 2
     head_dim: int = 64
     state_size: int = 128
     n_groups: int = 1
@@ -35,7 +35,7 @@ class Mixer(RecurrentMixer):
         super().__init__(config, layer_idx)
         options = options_of(config, "mamba2", Options)
         hidden, self.groups, self.conv_size = config.hidden_size, options.n_groups, options.conv_size
-        inner = options.expand * hidden
+        inner = int(options.expand * hidden)
         if inner % options.head_dim:
             raise ValueError(f"mamba2's inner width is {inner}; wanted a multiple of its head_dim {options.head_dim}")
         self.heads, self.keys = inner // options.head_dim, options.state_size

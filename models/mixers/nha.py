@@ -21,6 +21,7 @@ class GatedSlots(FullAttention):
     """Projections, gate and options of a layer with slots; `window` tokens as they are, 0 for none, None for all."""
 
     smallest_window = 0
+    has_slots = True
 
     def __init__(self, config, layer_idx: int):
         super().__init__(config, layer_idx)

@@ -5,6 +5,7 @@ import torch
 from tiny import tiny
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from models import NHAForCausalLM
 from models.errors import ModelUnavailable
 from models.presets import load, preset_config, preset_names
 from models.tokenizer import byte_tokenizer
@@ -16,9 +17,31 @@ TINY = [name for name in preset_names() if name.endswith("-tiny")]
 def test_a_tiny_preset_is_the_same_at_every_load(name):
     first, second = load(name), load(name)
     assert first.weights_hash == second.weights_hash
-    assert first.has_window == any(pattern in name for pattern in ("nha", "swa", "transformer++"))
+    assert first.has_window == any(pattern in name for pattern in ("nha", "swa", "transformer++", "-h-"))
     ids = first.tokenizer("a b", return_tensors="pt").input_ids
     assert torch.equal(first.model(ids).logits, second.model(ids).logits)
+
+
+@pytest.mark.parametrize("size", ["340m", "1.3b"])
+def test_patterns_of_a_size_have_about_as_many_weights(size):
+    counts = {}
+    for name in preset_names():
+        if name.endswith(f"-{size}"):
+            with torch.device("meta"):
+                model = NHAForCausalLM(preset_config(name))
+            counts[name] = sum(p.numel() for p in model.parameters())
+    assert len(counts) == 10
+    assert max(counts.values()) <= 1.05 * min(counts.values()), counts
+
+
+def test_a_hybrid_has_full_attention_in_one_layer_of_eight():
+    config = preset_config("gdn-h-340m")
+    assert [i for i, mixer in enumerate(config.mixers) if mixer == "attention"] == [7, 15, 23]
+    assert set(config.windows) == {None}
+    layers = load("gsa-h-tiny").model.decoder_layers
+    slots, attention = layers[0].self_attn, layers[1].self_attn
+    assert (slots.scale, attention.scale) == (1.0, attention.head_dim**-0.5)
+    assert [type(x).__name__ for x in (slots.output_norm, attention.output_norm)] == ["LlamaRMSNorm", "Identity"]
 
 
 def test_byte_tokenizer_gives_every_text_back():
