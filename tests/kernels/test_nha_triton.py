@@ -8,6 +8,7 @@ import importlib.util
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,7 +56,27 @@ CUTS = pairwise_cases(
     layout=["batch"],
     strength=[1.0],
     heads=[1],
-)
+) + [
+    replace(case, key_dim=16, value_dim=16, slots=16)
+    for case in pairwise_cases(
+        time=[60],
+        window=[5, 0, 16, 40],
+        slots=[16],
+        group=[1, 2],
+        slot_delay=[None, 0, 9],
+        layout=["batch"],
+        strength=[1.0],
+        heads=[1],
+    )
+]
+
+
+PACKS = [
+    Case(0, 9, 16, 2, "mask", None, False, True, False, "packed", 1.0, key_dim=16, value_dim=16, heads=1),
+    Case(0, 16, 16, 1, "sink", None, True, False, True, "packed", 30.0, key_dim=16, value_dim=16, heads=1),
+    Case(0, 0, 16, 2, "mask", None, False, False, False, "packed", 1.0, key_dim=16, value_dim=16, heads=1),
+    Case(0, 9, 5, 2, "mask", 3, False, True, False, "packed", 1.0, heads=1),
+]
 
 
 def attend(case: Case, backend: str, dtype, device="cpu", base=None) -> dict:
@@ -189,6 +210,30 @@ def cut_errors(case: Case) -> dict[str, float]:
     return {name: relative_error(found[name], wanted[name]) for name in wanted}
 
 
+def pack_errors(case: Case) -> dict[str, float]:
+    """Of outputs, final state and gradients of packed sequences, one of them empty, gone on with in a second pack."""
+    packs = (50, [0, 10, 10, 50]), (70, [0, 30, 33, 70])
+
+    def run(backend, dtype):
+        state, found, loss, leaves = None, {}, 0, {}
+        for i, (time, ends) in enumerate(packs):
+            x, settings = replace(case, time=time, layout="packed").inputs(seed=i)
+            x = {name: t.to(dtype).requires_grad_() for name, t in x.items()}
+            settings["cu_seqlens"] = torch.tensor(ends, dtype=torch.int32)
+            if "rotary" in settings:
+                settings["rotary"] = tuple(t.to(dtype) for t in settings["rotary"])
+            out, state = nha_attention(**x, **settings, state=state, return_state=True, backend=backend)
+            found[f"out{i}"], loss = out, loss + out.square().sum()
+            leaves |= {f"d{name}{i}": t for name, t in x.items()}
+        (loss + state.slot_v.square().sum()).backward()
+        found |= {f"state.{name}": t for name, t in state.tensors().items()}
+        found |= {name: torch.zeros_like(t) if t.grad is None else t.grad for name, t in leaves.items()}
+        return {name: t.detach() for name, t in found.items()}
+
+    wanted, found = run("recurrent", torch.float64), run("triton", torch.float32)
+    return {name: relative_error(found[name], wanted[name]) for name in wanted}
+
+
 def check(found: dict[str, float], forward: float, backward: float):
     wrong = {name: e for name, e in found.items() if not e <= (backward if name.startswith("d") else forward)}
     assert not wrong, f"over {forward} forward, {backward} gradients: {wrong}"
@@ -196,6 +241,11 @@ def check(found: dict[str, float], forward: float, backward: float):
 
 @pytest.mark.parametrize("interpreted", [(errors, case) for case in CASES], ids=lambda job: str(job[1]))
 def test_interpreted_equals_the_definition(interpreted, answers):
+    check(answers[interpreted].result(), 1e-5, 1e-4)
+
+
+@pytest.mark.parametrize("interpreted", [(pack_errors, case) for case in PACKS], ids=lambda job: str(job[1]))
+def test_interpreted_goes_on_from_packed_sequences(interpreted, answers):
     check(answers[interpreted].result(), 1e-5, 1e-4)
 
 
