@@ -38,9 +38,9 @@ class GatedSlots(FullAttention):
             nn.init.constant_(self.g_proj.bias, self.gate_bias_init)
 
     def log_decay(self, hidden_states: Tensor) -> Tensor:
-        """[B, T, H, M] fp32, <= 0."""
+        """[B, T, H, M] in the projection's dtype, <= 0. Rounded to bf16 it errs by one part in 500, as keys and values do."""
         f = self.g_proj(hidden_states).unflatten(-1, (self.heads, self.slots))
-        return F.logsigmoid(f.float()) / self.tau
+        return (F.logsigmoid(f.float()) / self.tau).to(f.dtype)
 
     def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int) -> Tensor:
         """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]."""
@@ -72,11 +72,11 @@ class GatedSlots(FullAttention):
         return resolve_backend("auto", self.g_proj.weight.device, self.g_proj.weight.dtype)
 
     def state_bytes_at(self, window: int, batch_size: int, length: int, itemsize: int) -> int:
-        """Bytes of an NHAState: slots and decays in fp32, the ring's tokens (k, v, angles, mapped keys) in `itemsize`."""
+        """Bytes of an NHAState: slots in fp32, the ring's tokens (k, v, decays, angles, mapped keys) in `itemsize`."""
         kept = min(length, window)
         slots = 2 * self.heads * self.slots * self.head_dim * 4
-        tokens = (2 + bool(self.feature_map)) * self.heads * self.head_dim + self.head_dim
-        return batch_size * (slots + kept * (tokens * itemsize + self.heads * self.slots * 4) + 8)
+        tokens = (2 + bool(self.feature_map)) * self.heads * self.head_dim + self.head_dim + self.heads * self.slots
+        return batch_size * (slots + kept * tokens * itemsize + 8)
 
 
 class Mixer(GatedSlots):
