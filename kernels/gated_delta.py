@@ -60,8 +60,8 @@ def gated_delta_attention(
 
     Raises:
         ValueError: as `gla_attention`; a beta outside [0, 1] (checked on the CPU alone). RuntimeError from fla in the backward
-        pass on Hopper GPUs with a Triton from 3.4.0 to before 3.7.1, whose kernels would give wrong gradients there (its issue
-        640); its message says what to install.
+        pass on Hopper GPUs with a Triton from 3.4.0 to before 3.7.1, whose kernels would give wrong gradients there
+        (fla-org/flash-linear-attention#640); its message says what to install.
     """
     q, k, v = autocast(q, k, v)
     check_qkv(q, k, v)

@@ -85,7 +85,7 @@ def nha_bwd_kernel_queries(
     scale, window, delay, ring,
     H: tl.constexpr, G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
     C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, BK: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
-    WD: tl.constexpr, PREC: tl.constexpr, LIMIT: tl.constexpr, PIECES: tl.constexpr, EXACT: tl.constexpr,
+    WD: tl.constexpr, PREC: tl.constexpr, PIECES: tl.constexpr, EXACT: tl.constexpr,
     TURN_Q: tl.constexpr, TURN_K: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, SLOTS: tl.constexpr, BIAS: tl.constexpr,
     SINK: tl.constexpr, SEEN: tl.constexpr, OWN_Q: tl.constexpr, WIDE: tl.constexpr,
     ALONE: tl.constexpr, STAGES: tl.constexpr,

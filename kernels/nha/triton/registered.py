@@ -106,12 +106,16 @@ class Call:
             "C": tiles.C, "GB": tiles.GB, "MB": tiles.MB, "KP": tiles.KP, "VP": tiles.VP,
             # Split decays need more range than fp16 has; bf16 has it, and tf32 keeps fp16's precision.
             "WD": tl.bfloat16 if kind == torch.bfloat16 else tl.float32, "PREC": self.precision,
-            # Larger exponents cost fp32 its last digits before they overflow.
-            "LIMIT": 58.0 if kind == torch.float32 else 100.0,
             "PIECES": 0 if kind == torch.float32 else {torch.bfloat16: 1, torch.float16: 2}.get(self.g.dtype, 3),
             "TURN_Q": self.cos is not None, "TURN_K": s.turn_k, "ANGLES_BY_ROW": s.angles_by_row, "SLOTS": s.slots,
             "BIAS": self.bias is not None, "SINK": s.sink, "SEEN": self.seen is not None,
         }  # fmt: skip
+
+    @property
+    def limit(self) -> float:
+        """How far a chunk may decay, in powers of two, before it is flagged: larger exponents cost fp32 its last digits before
+        they overflow."""
+        return 58.0 if self.q.dtype == torch.float32 else 100.0
 
     @property
     def precision(self) -> str:

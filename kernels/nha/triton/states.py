@@ -49,7 +49,7 @@ def nha_fwd_kernel_walk(
     ring, delay,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
     C: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, MB: tl.constexpr,
-    PREC: tl.constexpr, LIMIT: tl.constexpr, PIECES: tl.constexpr, DESC: tl.constexpr, STAGES: tl.constexpr,
+    PREC: tl.constexpr, LIMIT: tl.constexpr, PIECES: tl.constexpr, DESC: tl.constexpr,
 ):  # fmt: skip
     """A segment, from its last chunk to its first: what it adds, added [segments, H, D, M], and its decay, segment_totals
     [segments, H, M]; of each chunk totals [chunks, H, M], and flags [chunks, H, blocks of slots] (see `common`)."""
@@ -69,7 +69,7 @@ def nha_fwd_kernel_walk(
     rest = tl.zeros([MB], tl.float32)
     memory_k = tl.zeros([KP, MB], tl.float32)
     memory_v = tl.zeros([VP, MB], tl.float32)
-    for back in tl.range(0, count, num_stages=STAGES):
+    for back in tl.range(0, count, num_stages=3):
         c = count - 1 - back
         now = step + c * C
         alive = (now + i < length) & (now + i - delay >= -ring)
@@ -226,8 +226,8 @@ def segment_states(call, first: Tensor | None, totals: Tensor, flags: Tensor, fi
         launch(
             nha_fwd_kernel_walk, (segments, H, blocks),
             *tensors, plan.segments, added, segment_totals, totals, flags, call.ring, call.delay,
-            **_constants(call, "H", "K", "V", "M", "C", "KP", "VP", "PREC", "LIMIT", "PIECES"),
-            MB=M if call.streams else tiles.MB, DESC=call.streams, STAGES=3, num_warps=tiles.walk_warps, num_stages=3,
+            **_constants(call, "H", "K", "V", "M", "C", "KP", "VP", "PREC", "PIECES"), LIMIT=call.limit,
+            MB=M if call.streams else tiles.MB, DESC=call.streams, num_warps=tiles.walk_warps, num_stages=3,
         )  # fmt: skip
     E = 256
     launch(

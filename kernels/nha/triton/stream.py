@@ -51,7 +51,7 @@ def nha_fwd_kernel_stream(
     C: tl.constexpr, GB: tl.constexpr, BK: tl.constexpr, WD: tl.constexpr, PIECES: tl.constexpr,
     OWN_Q: tl.constexpr, TURN: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, BIAS: tl.constexpr,
     SINK: tl.constexpr, SEEN: tl.constexpr, PARTS: tl.constexpr, COPIES: tl.constexpr, WHOLE: tl.constexpr, NB: tl.constexpr,
-    WINDOW: tl.constexpr, SHARE_K: tl.constexpr, SHARE_V: tl.constexpr, STAGES: tl.constexpr,
+    WINDOW: tl.constexpr, SHARE_K: tl.constexpr, SHARE_V: tl.constexpr,
 ):  # fmt: skip
     """Descriptors: q, slot_q [rows, HQ, K] (or [rows, HQ * K] if GB is 1), k, in_k [rows, H * K], v, in_v [rows, H * V] with
     boxes of BK and C rows, g [rows, H * M], out_desc as q; pointers: out [rows, HQ, V], starts [segments, H, D, M],
@@ -84,7 +84,7 @@ def nha_fwd_kernel_stream(
     at = (segment.to(tl.int64) * H + h) * D * M + slot[None, :]
     memory_k = tl.load(starts + at + kcol[:, None] * M)
     memory_v = tl.load(starts + at + (K + vcol)[:, None] * M)
-    for c in tl.range(0, count, num_stages=STAGES):
+    for c in tl.range(0, count, num_stages=2):
         now = step + c * C
         token = r // GB + c * zero
         at_chunk = (chunk + c) * H + h
@@ -287,6 +287,6 @@ def stream_outputs(call, starts, totals, found) -> None:
         starts, totals, call.seen, call.plan.segments, *lse, call.cos, call.sin, call.scale, call.delay, call.ring, 0,
         **{name: constants[name] for name in names}, BK=BK, OWN_Q=call.own_q, TURN=turns,
         ANGLES_BY_ROW=call.settings.angles_by_row, PARTS=call.settings.with_lse, COPIES=copies, WHOLE=whole,
-        NB=NB, WINDOW=call.window, SHARE_K=share and not (call.own_q or call.own_k or turns), SHARE_V=share, STAGES=2,
+        NB=NB, WINDOW=call.window, SHARE_K=share and not (call.own_q or call.own_k or turns), SHARE_V=share,
         num_warps=tiles.warps, num_stages=2,
     )  # fmt: skip
