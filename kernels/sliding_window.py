@@ -12,7 +12,11 @@ from torch import Tensor
 
 from kernels.nha.checks import check_count, check_cu_seqlens, check_qkv, check_rotary, check_state
 from kernels.nha.chunked import chunked
+from kernels.nha.reference import recurrent
 from kernels.nha.state import NHAState
+from kernels.standing import standing
+
+BACKENDS = ("recurrent", "chunked", "auto")
 
 
 def sliding_window_attention(
@@ -26,12 +30,16 @@ def sliding_window_attention(
     cu_seqlens: Tensor | None = None,
     state: NHAState | None = None,
     return_state: bool = False,
+    backend: str = "auto",
 ) -> tuple[Tensor, NHAState | None]:
     """Causal attention over the last `window` >= 1 tokens, the current one included.
 
-    q [B, T, HQ, K], k [B, T, H, K], v [B, T, H, V] and the other arguments as in `nha_attention`.
+    q [B, T, HQ, K], k [B, T, H, K], v [B, T, H, V] and the other arguments as in `nha_attention`; `backend` is "recurrent"
+    (the definition), "chunked" (plain torch, any device), or "auto", which is the latter.
     Returns (out [B, T, HQ, V], NHAState or None). Raises ValueError as `nha_attention` does, and for a window of 0 or None.
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
     check_qkv(q, k, v)
     check_count("window", window, "not possible here")
     if not window:
@@ -40,20 +48,20 @@ def sliding_window_attention(
     check_cu_seqlens(cu_seqlens, q)
     check_state(state, q, v, 0, k.shape[2], window, window, cu_seqlens, rotary)
     no_gates = q.new_empty(*k.shape[:3], 0)
-    out, make_state, _ = chunked(
-        q,
-        k,
-        v,
-        no_gates,
-        window=window,
-        delay=window,
-        rotary=rotary,
-        slot_q=None,
-        slot_k=None,
-        slot_bias=None,
-        scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
-        empty_slots="mask",
-        cu_seqlens=cu_seqlens,
-        state=state,
-    )
+    settings = {
+        "window": window,
+        "delay": window,
+        "rotary": rotary,
+        "slot_q": None,
+        "slot_k": None,
+        "slot_bias": None,
+        "scale": q.shape[-1] ** -0.5 if scale is None else float(scale),
+        "empty_slots": "mask",
+        "cu_seqlens": cu_seqlens,
+        "state": state,
+    }
+    if standing(backend) == "recurrent":
+        out, after, _ = recurrent(q, k, v, no_gates, **settings)
+        return out, after if return_state else None
+    out, make_state, _ = chunked(q, k, v, no_gates, **settings)
     return out, make_state() if return_state else None
