@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from few_configurations import few_configurations  # noqa: F401 (a fixture)
 
 from models.batch import Batch
 from models.mixers import gla as gla_mixer
@@ -68,6 +69,14 @@ def test_every_mixer_is_right_here(name):
     assert set(statuses(result).items()) == {(c, "ok") for c in ("kernel", "gradients", "split", "steps", "batch")}
     assert all(0 < finding.error < finding.bound for finding in result.findings)
     assert result.verdict == "passed"
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("few_configurations")
+@pytest.mark.parametrize("name", mixer_names())
+def test_every_mixer_is_right_on_a_gpu(name):
+    result = examine_mixer(name, torch.device("cuda:0"))
+    assert not [finding.words() for finding in result.findings if finding.status == "failed"]
 
 
 def test_a_kernel_a_thousandth_off(monkeypatch, capsys):
