@@ -33,6 +33,7 @@ import triton.language as tl
 from kernels.nha.triton.common import columns, log2e, written
 from kernels.nha.triton.counts import cdiv, power_of_2
 from kernels.nha.triton.forward import joined
+from kernels.nha.triton.launch import ALL_REGISTERS
 
 # More new tokens than this are a prompt: the parallel form takes them.
 MOST_TOKENS = 8
@@ -346,7 +347,7 @@ def choose_tiles(programs: int, T: int, G: int, K: int, V: int, M: int, ring: in
     return {
         "TP": TP, "GP": GP, "Q": max(16, TP * GP), "B": B, "BT": 1 if T == 1 else 16, "KP": KP, "VP": VP,
         "MP": power_of_2(M), "STAGES": 4 if B == 32 else 3, "WIDE": ring > B, "EARLY": few,
-        "num_warps": 8 if few or wide or T > 1 else 4,
+        "num_warps": 8 if few or wide or T > 1 else 4, "maxnreg": ALL_REGISTERS if wide or T > 1 else None,
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.nha.triton.counts import power_of_2
-from kernels.nha.triton.launch import launch
+from kernels.nha.triton.launch import ALL_REGISTERS, launch
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Tiles:
     window_stages: int
     wide: bool
     registers: int | None
+    most_registers: int | None
 
 
 @lru_cache
@@ -56,15 +57,18 @@ def choose_tiles(group: int, slots: int, key_dim: int, value_dim: int, dtype: to
     half_padded = lambda n: 2 * max(8, power_of_2(-(-n // 2)))  # noqa: E731
     KP, VP = half_padded(key_dim), half_padded(value_dim)
     heads, widest = power_of_2(group), max(KP, VP)
-    stages, registers = 1, None
+    # Tiles of bf16 and 128 columns do with what ptxas chooses, and with a limit would spill a little more.
+    most_registers = None if dtype == torch.bfloat16 and widest <= 128 else ALL_REGISTERS
+    stages, registers = 1, most_registers
     if dtype == torch.float32:
         GB, C, BK = min(heads, 2 if widest <= 128 else 1), 16, 16
+    elif dtype == torch.float16:
+        # Its split decays are fp32 operands, twice the shared memory of bf16's; a loop over blocks of slots keeps more of them.
+        rows = (64 if widest <= 128 else 32) // (1 if slots <= 64 else 2)
+        GB, BK = min(heads, rows // 16) if widest <= 128 else 1, 32
+        C = rows // GB
     elif widest > 128:
         GB, C, BK = 1, 32, 32
-    elif dtype == torch.float16:
-        # Its split decays are fp32 operands, twice the shared memory of bf16's.
-        GB, BK = min(heads, 4), 32
-        C = 64 // GB
     else:
         # Turning a tile takes three more, so that fewer keys fit, and one stage of them.
         GB, BK = min(heads, 4), 32 if turns else 64
@@ -100,6 +104,7 @@ def choose_tiles(group: int, slots: int, key_dim: int, value_dim: int, dtype: to
         window_stages,
         wide,
         registers,
+        most_registers,
     )
 
 
