@@ -222,7 +222,10 @@ class FixedKeys(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         place = self.rows.places(key_states.shape[2])
-        return self.keys.index_copy_(2, place, key_states), self.values.index_copy_(2, place, value_states)
+        return tuple(
+            held.index_copy_(2, place, new.to(held.dtype))
+            for held, new in ((self.keys, key_states), (self.values, value_states))
+        )
 
     def get_seq_length(self) -> int:
         return self.rows.length()
