@@ -86,21 +86,23 @@ class Batch:
         return (causal & self.keys[:, None, None]) | (key == query)
 
 
-def sequence_bounds(shape, position_ids, cu_seqlens, mask, cache) -> Tensor | None:
+def sequence_bounds(shape, device, position_ids, cu_seqlens, mask, cache) -> Tensor | None:
     """[N + 1] int32 of the sequences packed into rows of `shape` (B, T), or None where each row is one sequence.
 
     Positions alone can say so only where nothing was cached and nothing is padding, since both give positions of their own.
-    ValueError for packed sequences with a mask or a cache, or bounds that do not go from 0 to B * T.
+    ValueError for packed sequences with a mask or a cache, or bounds that do not go from 0 to B * T (their values are checked
+    where they lie on the CPU: elsewhere that would wait for the device).
     """
     rows, new = shape
     if cu_seqlens is not None:
         if mask is not None or cache is not None:
             raise ValueError(f"packed sequences were given with {'a cache' if mask is None else 'pads'}; wanted neither")
-        cu_seqlens = cu_seqlens.flatten().int()
-        given = cu_seqlens.tolist()
-        if len(given) < 2 or given[0] != 0 or given[-1] != rows * new or min(cu_seqlens.diff().tolist()) < 1:
-            raise ValueError(f"cu_seqlens is {given}; wanted ascending bounds from 0 to {rows * new}, the number of tokens")
-        return cu_seqlens
+        bounds = cu_seqlens.flatten().int()
+        if bounds.device.type == "cpu":
+            given = bounds.tolist()
+            if len(given) < 2 or given[0] != 0 or given[-1] != rows * new or min(bounds.diff().tolist()) < 1:
+                raise ValueError(f"cu_seqlens is {given}; wanted ascending bounds from 0 to {rows * new}, the number of tokens")
+        return bounds.to(device)
     if position_ids is None or mask is not None or cache is not None or new == 1:
         return None
     starts = (position_ids == 0).expand(rows, -1).clone()

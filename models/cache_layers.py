@@ -112,12 +112,6 @@ class StateLayer(CacheLayerMixin):
     def _take_back(self, count: int) -> None:
         """Does what `crop` has found possible."""
 
-    def offload(self) -> None:
-        self._map(lambda state: state.to("cpu"))
-
-    def prefetch(self) -> None:
-        """Nothing to fetch ahead: a mixer moves a state back when it meets it."""
-
     def nbytes(self) -> int:
         return 0 if self.state is None else self.state.nbytes()
 

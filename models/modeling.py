@@ -141,9 +141,8 @@ class NHAModel(NHAPreTrainedModel):
                 raise ValueError("a cache was given, which gradient checkpointing would move on twice; wanted None")
             use_cache = False
         mask = self._mask(attention_mask, hidden_states, cache)
-        bounds = sequence_bounds(
-            hidden_states.shape[:2], position_ids, cu_seq_lens_q if cu_seqlens is None else cu_seqlens, mask, cache
-        )
+        given = cu_seq_lens_q if cu_seqlens is None else cu_seqlens
+        bounds = sequence_bounds(hidden_states.shape[:2], hidden_states.device, position_ids, given, mask, cache)
         if bounds is not None:
             use_cache = False
         if use_cache and cache is None:

@@ -169,7 +169,13 @@ def mamba2(read: Reader) -> Translation:
         "conv_size": read.get("conv_kernel", 4),
     }
     fields = common(read, 48) | heads_of(read, read.get("num_heads", hidden // head_dim), None)
-    fields |= {"mixers": "mamba2", "mixer_options": {"mamba2": options}, "intermediate_size": 0}
+    # It has no positions, and so no longest context.
+    fields |= {
+        "mixers": "mamba2",
+        "mixer_options": {"mamba2": options},
+        "intermediate_size": 0,
+        "max_position_embeddings": 1 << 20,
+    }
     fields["rms_norm_eps"] = read.get("norm_eps", read.get("layer_norm_epsilon", 1e-5))
     return Translation(fields, MAMBA2_NAMES, tuple(read.notes))
 

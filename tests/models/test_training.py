@@ -4,16 +4,12 @@ import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny import close, settings, tiny, tokens
+from tiny import ONCE, close, settings, tiny, tokens
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
-from models.mixers import mixer_class, mixer_names
-
 SETTINGS = settings()
 every_mixer = pytest.mark.parametrize("fields", SETTINGS.values(), ids=SETTINGS.keys())
-# Each mixer once: compiling takes seconds.
-ONCE = {name: {"mixers": name, "windows": 7 if mixer_class(name).has_window else None} for name in mixer_names()}
 
 
 def loss_and_gradients(model, step, x):
