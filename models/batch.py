@@ -17,9 +17,10 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """cos, sin [B, T, K/2]; keys [B, S] bool, those that count, or None where all do; past: tokens a row already cached, a
-    tensor of no dimension where the cache is of fixed shapes (then S is its length); valid [B, T] bool, or None where no new
-    token is a pad; bounds [N + 1] int32 of the sequences packed into the B * T tokens, or None where each row is one."""
+    """cos, sin [B, T, K/2]. past: tokens a row already cached; a tensor of no dimension where the cache is of fixed shapes and
+    not empty, and then S is its length. new: T. keys [B, S] bool: those that count, or None where all do. valid [B, T] bool, or
+    None where no new token is a pad. bounds [N + 1] int32 of the sequences packed into the B * T tokens, or None where each row
+    is one."""
 
     cos: Tensor
     sin: Tensor

@@ -268,6 +268,16 @@ class Rows:
         """[T] int64: where the `new` tokens after those there are belong."""
         return self.filled + torch.arange(new, device=self.filled.device)
 
+    def check_room(self, new: int) -> int:
+        """Tokens a row there are. ValueError where `new` more have no room; on a GPU this waits for it."""
+        held = self.length()
+        if held + new > self.max_length:
+            raise ValueError(
+                f"the cache has room for {self.max_length} tokens a row, holds {held}, and {new} were given; "
+                "wanted a cache with a larger max_length"
+            )
+        return held
+
     def receive(self, count: int, new: int, valid: Tensor | None, device: torch.device) -> None:
         """Makes room for `new` tokens of `count` rows, valid [B, T] or all. ValueError where the rows do not fit."""
         if self.filled is None:

@@ -184,24 +184,17 @@ class NHAModel(NHAPreTrainedModel):
         if fixed is not None:
             if torch.is_grad_enabled():
                 raise ValueError("a cache of fixed shapes is written over, which no gradient survives; wanted torch.no_grad()")
-            if new > 1 or x.device.type == "cpu":
-                self._check_room(fixed, new)
+            # A step of one token on a GPU must not wait for it.
+            past = fixed.check_room(new) if new > 1 or x.device.type == "cpu" else None
             fixed.receive(rows, new, valid, x.device)
-            past, keys = fixed.filled, fixed.mask
+            # Of an empty cache nothing need be met, so that a prompt needs no mask over all places.
+            past, keys = (0, mask) if past == 0 else (fixed.filled, fixed.mask)
         else:
             past, keys = 0 if cache is None else cache.get_seq_length(), mask
         if position_ids is None:
             position_ids = positions(rows, new, past, mask, valid, bounds, fixed, x.device)
         cos, sin = (t.expand(rows, -1, -1).chunk(2, dim=-1)[0] for t in self.rotary_emb(x, position_ids))
         return Batch(cos, sin, past, new, keys, valid, bounds)
-
-    def _check_room(self, fixed: Rows, new: int) -> None:
-        held = fixed.length()
-        if held + new > fixed.max_length:
-            raise ValueError(
-                f"the cache has room for {fixed.max_length} tokens a row, holds {held}, and {new} were given; "
-                "wanted a cache with a larger max_length"
-            )
 
 
 class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):

@@ -45,7 +45,9 @@ class FullAttention(HeadProjections):
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         q, k = turn(q, cos, sin), turn(k, cos, sin)
         if cache is not None:
-            k, v = cache.update(k, v)
+            held = cache.update(k, v)
+            # Before the first token a cache of fixed shapes has nothing to meet but empty places.
+            k, v = (k, v) if isinstance(batch.past, int) and batch.past == 0 else held
         attend = partial(F.scaled_dot_product_attention, scale=self.scale, enable_gqa=self.query_heads != self.heads)
         if batch.lengths is None:
             causal = batch.attends is None and batch.new > 1
