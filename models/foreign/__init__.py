@@ -5,6 +5,8 @@ found = translated(fields, "path/to/gla"); found.fields, found.rename("model.emb
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from huggingface_hub.errors import StrictDataclassError
 
 from models.errors import ModelUnavailable
@@ -26,12 +28,13 @@ def translated(fields: dict, path: object, half: bool = False) -> Translation:
     half: whether the weights will be in fp16 or bf16. ModelUnavailable where it asks for a layer that is not here, or cannot be
     read.
     """
-    read = Reader(fields, half)
+    read, family = Reader(fields, half), FAMILIES[fields["model_type"]]
     try:
-        found = FAMILIES[fields["model_type"]].translate(read)
+        found = family.translate(read)
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, StrictDataclassError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelUnavailable(f"{path} cannot be read as a model of type {fields['model_type']!r}: {reason}") from error
     if read.unlike:
         raise ModelUnavailable(f"{path} has layers that are not this package's: {'; '.join(read.unlike)}")
-    return found
+    unknown = read.unknown(family.WITHOUT_EFFECT)
+    return replace(found, notes=(*found.notes, f"settings not known here: {', '.join(unknown)}")) if unknown else found

@@ -7,10 +7,15 @@ what the layer here computes; their decoding step is another function, and is no
 
 from __future__ import annotations
 
+from models.foreign import fla
 from models.foreign.fla import DECODER_NAMES, SLOT_NAMES, attention_layers, decoder, rotary, slot_layer
 from models.foreign.reading import Reader, Translation
 
 KINDS = ("nha",)
+WITHOUT_EFFECT = (
+    *fla.WITHOUT_EFFECT, "norm_first", "conv_bias", "feature_map", "rope_scaling", "num_attention_heads", "block_size",
+    "transformer_idx", "gsa_aux_loss_enable", "gsa_aux_loss_coeff", "gsa_aux_loss_target_ratio",
+)  # fmt: skip
 # What the first release gives the layers that it calls full, in tokens.
 FULL_WINDOW = 2048
 # The widest window at which the first release's layers have slots.

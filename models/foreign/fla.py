@@ -22,6 +22,13 @@ MAMBA2_NAMES = (
     (r"^backbone\.layers\.(\d+)\.norm\.", r"model.layers.\1.input_layernorm."),
     (r"^backbone\.layers\.(\d+)\.mixer\.", r"model.layers.\1.self_attn."),
 )
+# Which kernels run, how weights start, and what the layers take and do not use.
+WITHOUT_EFFECT = (
+    "attn_mode", "fuse_norm", "fuse_swiglu", "fuse_cross_entropy", "fuse_linear_cross_entropy", "use_l2warp", "use_cache",
+    "hidden_ratio", "conv_size", "clamp_min", "clamp_max", "use_norm", "use_output_gate", "share_conv_kernel", "chunk_size",
+    "max_position_embeddings", "A_init_range", "conv_init", "dt_min", "dt_max", "dt_init_floor", "rescale_prenorm_residual",
+    "residual_in_fp32", "time_step_min", "time_step_max", "time_step_floor", "time_step_rank", "norm_eps", "layer_norm_epsilon",
+)  # fmt: skip
 # Fields that attention layers share with mixers of the same kind of heads.
 SHARED = ("num_attention_heads", "num_key_value_heads", "head_dim", "rope_parameters")
 # No limit to Mamba-2's step sizes, as fla and as Transformers write it.

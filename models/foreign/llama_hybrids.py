@@ -14,6 +14,8 @@ from models.foreign.authors import full_layers
 from models.foreign.reading import Reader, Translation
 
 KINDS = ("llama_nha", "qwen2_nha", "qwen3_nha")
+# All else that is not their own is the base's, whose class knows it.
+WITHOUT_EFFECT = ("layer_types",)
 THEIRS = (
     "window_size",
     "block_size",
@@ -30,7 +32,7 @@ def translate(read: Reader) -> Translation:
     read.only("hidden_act", "silu")
     read.only("use_sliding_window", False)
     base = read.get("model_type").removesuffix("_nha")
-    given = {name: value for name, value in read.fields.items() if name not in (*OWN_FIELDS, *THEIRS)}
+    given = {name: read.get(name) for name in read.fields if name not in (*OWN_FIELDS, *THEIRS)}
     # The base's own class knows its defaults, and older releases' names.
     known = AutoConfig.for_model(base, **given).to_dict()
     fields = {name: value for name, value in known.items() if name not in OWN_FIELDS} | BASES[base]

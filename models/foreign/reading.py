@@ -8,20 +8,29 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from transformers import PreTrainedConfig
+
 
 @dataclass
 class Reader:
     """fields: as they stand in config.json; half: whether the weights will be in fp16 or bf16; notes: what cannot be honoured;
-    unlike: settings of layers that are not here."""
+    unlike: settings of layers that are not here; asked: the fields that were looked at."""
 
     fields: dict
     half: bool = False
     notes: list[str] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
 
     def get(self, name: str, default=None):
         """The value of a field, or what the code that wrote it takes where there is none."""
+        self.asked.add(name)
         return self.fields.get(name, default)
+
+    def unknown(self, without_effect: tuple[str, ...]) -> list[str]:
+        """Fields that nobody asked for, that are not `without_effect`, and that no model of Transformers' has anyway."""
+        known = self.asked.union(without_effect, PreTrainedConfig().to_dict(), ("architectures", "auto_map", "torch_dtype"))
+        return sorted(name for name in self.fields if name not in known and not name.startswith("_"))
 
     def only(self, name: str, *allowed) -> None:
         """A field that must have one of the values `allowed`, the first of them by default; any other makes another layer."""

@@ -194,6 +194,12 @@ def test_what_training_alone_would_need_is_warned_of(tmp_path):
     assert [name in str(warning.message) for name, warning in zip(("gsa_aux_loss_enable", "rand_window"), caught, strict=True)]
 
 
+def test_settings_of_later_releases_are_warned_of(tmp_path):
+    checkpoint(tmp_path, {**GSA, "fuse_norm": False, "id2label": {"0": "a"}, "sparsity": 0.5}, SLOT_SHAPES)
+    with pytest.warns(UserWarning, match=r"settings not known here: sparsity$"):
+        load_pretrained(tmp_path)
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path):
     weights = checkpoint(tmp_path, GSA, SLOT_SHAPES)
     file = tmp_path / "model.safetensors"
