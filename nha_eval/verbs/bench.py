@@ -54,7 +54,8 @@ def op(
     # Read when torch is imported. GNU OpenMP's threads wait for each other in a busy loop, which beside any other busy
     # process makes small operators a hundred times slower; this many turns cost nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    from nha_eval.bench.op import OpRun, resolve_device, run
+    from nha_eval.bench.machine import resolve_device
+    from nha_eval.bench.op import OpRun, run
 
     chosen, kind = resolve_device(device, dtype)
     from nha_eval.bench.grid import plan
