@@ -11,10 +11,11 @@ from typing import Any
 from nha_eval.bench.crossover import crossover
 from nha_eval.bench.model_grid import BASE, LARGEST, LONGEST
 from nha_eval.bench.rows import MODEL
-from nha_eval.bench.table import SHORT, WIDTH, figures, new_table, print_ceilings, print_reasons
+from nha_eval.bench.table import SHORT, figures, new_table, print_ceilings, print_reasons
 
 Row = dict[str, str]
 Line = dict[str, Row]  # by length asked
+WIDTH = 200  # columns, on a narrower terminal too: a wrapped line can be read, a cut-off figure cannot
 TITLES = {"prefill": "prefill", "decode": "decoding a token", "train": "training step"}
 
 
@@ -25,13 +26,16 @@ def show(rows: list[Row], console: Any = None) -> None:
     console = console or Console(highlight=False)
     console.width = max(console.width, WIDTH)
     measured = [row for row in rows if row["phase"] != "ceiling"]
-    for table in _tables(measured):
+    for title, table in _tables(measured):
+        # Not the table's own title, which would be broken at its width.
+        console.print(title, style="bold", markup=False, soft_wrap=True)
         console.print(table)
     print_ceilings(rows, MODEL, console)
     print_reasons(measured, MODEL, console)
 
 
-def _tables(rows: list[Row]) -> Iterator[Any]:
+def _tables(rows: list[Row]) -> Iterator[tuple[str, Any]]:
+    """(title, table) of every phase, batch and way of training."""
     for (size, dtype), phase, batch, again in dict.fromkeys(map(_group, rows)):
         part = [row for row in rows if _group(row) == ((size, dtype), phase, batch, again)]
         # The reasons, below the tables, name those that could not be had.
@@ -42,13 +46,13 @@ def _tables(rows: list[Row]) -> Iterator[Any]:
         where = f"{size}, {dtype}, {TITLES[phase]}, batch {batch}{', activations made again' if again == 'True' else ''}"
         if batch == LARGEST:
             what = f"tokens/s with the largest batch that fits (its size), and times those of {BASE}"
-            yield _table(f"{where}: {what}", part, _throughput, _times("tokens_per_s", more=True))
+            yield f"{where}: {what}", _table(part, _throughput, _times("tokens_per_s", more=True))
             continue
-        yield _table(f"{where}: median ms, and times faster than {BASE}", part, _ms, _times("latency_ms"), timed=True)
+        yield f"{where}: median ms, and times faster than {BASE}", _table(part, _ms, _times("latency_ms"), timed=True)
         if phase != "decode":
-            yield _table(f"{where}: peak memory in MB, and times less than {BASE}", part, _peak, _times("peak_memory_mb"))
+            yield f"{where}: peak memory in MB, and times less than {BASE}", _table(part, _peak, _times("peak_memory_mb"))
         else:
-            yield _table(f"{where}: state in MB, and times less than {BASE}", part, _state, _times("state_bytes_held"))
+            yield f"{where}: state in MB, and times less than {BASE}", _table(part, _state, _times("state_bytes_held"))
 
 
 def _group(row: Row) -> tuple[tuple[str, str], str, str, str]:
@@ -63,13 +67,13 @@ def _lines(rows: list[Row]) -> dict[tuple[str, str], Line]:
     return {name: {row["length_asked"]: row for row in those} for name, those in grouped}
 
 
-def _table(title: str, rows: list[Row], cell: Callable[[Row], str], times: Callable[[Row, Row], str], timed: bool = False):
+def _table(rows: list[Row], cell: Callable[[Row], str], times: Callable[[Row, Row], str], timed: bool = False):
     lengths = sorted({row["length_asked"] for row in rows if row["length_asked"] != LONGEST}, key=int)
     longest = any(row["length_asked"] == LONGEST for row in rows)
     decoding = timed and any(row["floor_share"] for row in rows)
     more = [*(["faster from"] if timed else []), *(["weights' share"] if decoding else []), *(["cold ms"] if timed else [])]
     columns = [f"{int(length):,}" for length in lengths] + (["longest"] if timed and longest else [])
-    table = new_table(title, "model", "window", *columns, *more)
+    table = new_table("", "model", "window", *columns, *more)
     lines = _lines(rows)
     base = next((line for (model, _), line in lines.items() if model == BASE), {})
     for (model, window), line in lines.items():

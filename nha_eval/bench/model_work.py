@@ -67,7 +67,7 @@ def train(model: nn.Module, checkpointing: bool, batch: int, length: int, draw: 
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=ids.is_cuda)
     model.train()
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        _checkpointing(model, "enable")
 
     def call() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -81,5 +81,13 @@ def train(model: nn.Module, checkpointing: bool, batch: int, length: int, draw: 
     finally:
         model.eval()
         if checkpointing:
-            model.gradient_checkpointing_disable()
+            _checkpointing(model, "disable")
         optimizer.zero_grad(set_to_none=True)
+
+
+def _checkpointing(model: nn.Module, change: str) -> None:
+    # Transformers 5.24 calls it by another name, and warns of the old one.
+    for name in (f"activation_checkpointing_{change}", f"gradient_checkpointing_{change}"):
+        if hasattr(model, name):
+            getattr(model, name)()
+            return
