@@ -62,9 +62,13 @@ def _group(row: Row) -> tuple[tuple[str, str], str, str, str]:
 def _lines(rows: list[Row]) -> dict[tuple[str, str], Line]:
     """By (model, window): models as they come, windows ascending."""
     order = list(dict.fromkeys(row["model"] for row in rows))
-    ordered = sorted(rows, key=lambda row: (order.index(row["model"]), row["window"].rjust(9)))
+    ordered = sorted(rows, key=lambda row: (order.index(row["model"]), _window_order(row["window"])))
     grouped = groupby(ordered, key=lambda row: (row["model"], row["window"]))
     return {name: {row["length_asked"]: row for row in those} for name, those in grouped}
+
+
+def _window_order(window: str) -> tuple[int, int, str]:
+    return (0, int(window), "") if window.isdecimal() else (1, 0, window)
 
 
 def _table(rows: list[Row], cell: Callable[[Row], str], times: Callable[[Row, Row], str], timed: bool = False):

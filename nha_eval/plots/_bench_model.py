@@ -1,6 +1,7 @@
 """What whole models cost against length, from a bench-model.csv: latency of prefill, of decoding and of a training step,
 memory, and throughput with the largest batch that fits; a line a model, a marker a window, bars from quartile to quartile,
-and a ring where a model becomes faster than `transformer++`.
+and a ring where a model becomes faster than `transformer++`. Prefill and training are drawn as milliseconds for each 1,000
+tokens: lines that all grow with the length would lie on one another.
 
 Not one of the kinds of `plots.plot_kinds`, as it draws a table of its own and no run's.
 
@@ -28,6 +29,7 @@ from ._style import (
     LINES,
     MEGABYTES,
     MILLISECONDS,
+    MUTED,
     PALETTE,
     NothingToDraw,
     finish,
@@ -65,9 +67,14 @@ NUMBERS = (
 )
 
 
+PER_TOKENS = ((1.0, "ms for 1,000 tokens"),)
+TOKENS_A_SECOND = ((1.0, "tokens/s"), (1000.0, "thousand tokens/s"))
+
+
 @dataclass(frozen=True)
 class Panel:
-    """One panel: the phase, what is drawn of it, and in which units; `race`: latencies, in which crossovers are marked."""
+    """One panel: the phase, what is drawn of it, and in which units; `race`: latencies, in which crossovers are marked;
+    `each`: as drawn, a figure is that of so many tokens, not of the whole call."""
 
     title: str
     phase: str
@@ -75,16 +82,17 @@ class Panel:
     units: tuple[tuple[float, str], ...]
     ylabel: str
     race: bool = False
+    each: int | None = None
     largest: bool = False
 
 
 PANELS = (
-    Panel("Prefill", "prefill", "latency_ms", MILLISECONDS, "median latency", race=True),
+    Panel("Prefill", "prefill", "latency_ms", PER_TOKENS, "median", race=True, each=1000),
     Panel("Decoding a token", "decode", "latency_ms", MILLISECONDS, "median latency", race=True),
-    Panel("Training step", "train", "latency_ms", MILLISECONDS, "median latency", race=True),
+    Panel("Training step", "train", "latency_ms", PER_TOKENS, "median", race=True, each=1000),
     Panel("Memory of prefill", "prefill", "peak_memory_mb", MEGABYTES, "peak memory"),
     Panel("State of one sequence", "decode", "state_bytes_held", BYTES, "cache held"),
-    Panel("Throughput of the largest batch", "decode", "tokens_per_s", ((1.0, "tokens/s"),), "decoded", largest=True),
+    Panel("Throughput of the largest batch", "decode", "tokens_per_s", TOKENS_A_SECOND, "decoded", largest=True),
 )
 
 
@@ -115,11 +123,14 @@ def _figure(rows: pd.DataFrame, columns: int | None) -> Figure:
     figure, all_axes = panels(len(wanted), columns=columns)
     marked = False
     for axes, (panel, part) in zip(all_axes, wanted, strict=True):
+        if panel.each:
+            calls = part["length"] * part["batch"] / panel.each
+            part = part.assign(**{name: part[name] / calls for name in part if name.startswith(panel.column)})
         divisor, unit = scaled(part[panel.column].to_numpy(), panel.units)
         # Steps with and without checkpointing are two things, and no line leads from one to the other.
         for _, same in part.groupby("checkpointing", sort=False):
             draw_lines(axes, same, "model", panel.column, looks, markers, divisor, quartiles=panel.race)
-            marked |= panel.race and _mark(axes, same, divisor)
+            marked |= panel.race and _mark(axes, same, divisor, looks)
         length_axis(axes, part["length"].tolist())
         value_axis(axes, (part[panel.column] / divisor).tolist())
         axes.set_ylabel(f"{panel.ylabel} ({unit})")
@@ -128,7 +139,7 @@ def _figure(rows: pd.DataFrame, columns: int | None) -> Figure:
         axes.set_xlabel(f"tokens ({first['size']}, {clean_text(first['dtype'], 12)}, {clean_text(first['device'], 24)})")
     legend = handles([name for name in looks if name in set(rows["model"])], looks, markers)
     if marked:
-        legend.append(Line2D([], [], label=f"from here on faster than {BASE}", **_RING))
+        legend.append(Line2D([], [], label=f"from here on faster than {BASE}", markeredgecolor=MUTED, **_RING))
     finish(figure, legend)
     return figure
 
@@ -144,14 +155,14 @@ def _what(panel: Panel, part: pd.DataFrame) -> str:
     if panel.largest:
         return "as many sequences as fit"
     again = part.loc[part["checkpointing"] == "True", "length"]
-    said = f", activations made again from {again.min():,.0f}" if len(again) else ""
+    said = f", checkpointing from {again.min():,.0f}" if len(again) else ""
     return f"batch {part['batch'].iloc[0]:.0f}{said}"
 
 
-_RING = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": INK}
+_RING = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.3}
 
 
-def _mark(axes: Axes, rows: pd.DataFrame, divisor: float) -> bool:
+def _mark(axes: Axes, rows: pd.DataFrame, divisor: float, looks: Looks) -> bool:
     """Rings where lines cross that of BASE and stay under it; False where none does between two measured lengths."""
     latencies = {
         key: dict(zip(part["length"].astype(int), part["latency_ms"], strict=True))
@@ -164,6 +175,8 @@ def _mark(axes: Axes, rows: pd.DataFrame, divisor: float) -> bool:
         if found is not None and not found.measured:
             x = sorted(base)
             y = np.exp(np.interp(np.log(found.length), np.log(x), np.log([base[length] for length in x])))
-            axes.plot([found.length], [y / divisor], **_RING, markeredgewidth=1.2, zorder=5, label=f"_crossover {model}")
+            axes.plot(
+                [found.length], [y / divisor], **_RING, markeredgecolor=looks[model][0], zorder=5, label=f"_crossover {model}"
+            )
             marked = True
     return marked

@@ -680,14 +680,18 @@ def test_the_picture_draws_what_the_table_says(tmp_path):
     assert key == ("1.3b", "bfloat16")
     titles = [axes.get_title(loc="left").splitlines() for axes in figure.axes]
     assert [title[0] for title in titles] == [panel.title for panel in _bench_model.PANELS]
-    assert titles[2][1] == "batch 1, activations made again from 32,768"
+    assert titles[2][1] == "batch 1, checkpointing from 32,768"
     drawn = {bars.get_label(): bars[0].get_data() for bars in figure.axes[0].containers}
-    assert drawn["transformer++|full"][1].tolist() == pytest.approx([0.004, 0.064, 1.024, 16.384])
-    assert figure.axes[0].get_ylabel() == "median latency (s)"
-    rings = {line.get_label(): line.get_data() for line in figure.axes[0].lines if line.get_label().startswith("_crossover")}
+    assert drawn["transformer++|full"][1].tolist() == pytest.approx([4 / 2.048, 64 / 8.192, 1024 / 32.768, 16384 / 131.072])
+    # Seconds, as most are long.
+    decoded = {bars.get_label(): bars[0].get_data() for bars in figure.axes[1].containers}
+    assert decoded["nha|64"][1].tolist() == pytest.approx([0.008, 0.032, 0.128, 0.512])
+    rings = {line.get_label(): line.get_data() for line in figure.axes[1].lines if line.get_label().startswith("_crossover")}
     assert set(rings) == {"_crossover nha", "_crossover newcomer"}
     assert rings["_crossover newcomer"][0][0] == pytest.approx(2048 * 2**0.5)
     assert rings["_crossover newcomer"][1][0] == pytest.approx(0.008)
+    across = next(line for line in figure.axes[0].lines if line.get_label() == "_crossover newcomer").get_data()
+    assert (across[0][0], across[1][0]) == pytest.approx((2048 * 2**0.5, 8 / (2.048 * 2**0.5)))
     # Steps made in two ways are two lines.
     train = [bars[0].get_data()[0].tolist() for bars in figure.axes[2].containers if bars.get_label() == "nha|64"]
     assert train == [[2048, 8192], [32768, 131072]]
