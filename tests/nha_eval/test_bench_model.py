@@ -2,6 +2,7 @@
 
 import gc
 import json
+import pickle
 import re
 import resource
 import subprocess
@@ -10,6 +11,7 @@ import time
 import types
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -447,6 +449,44 @@ def test_warm_up_ends_when_two_calls_agree():
     assert warm_times(timed([9.9, 1, 2, 3, 4, 9]), 10.0, **about) == [1, 2, 3, 4]
     # When three repeats will take the whole budget, the first call is warm-up enough.
     assert warm_times(timed([1, 2, 3, 9]), 10.0, **{**about, "seconds": 0.0}) == [1, 2, 3]
+
+
+# ---- compiling ahead
+
+
+def test_what_is_compiled_ahead_is_what_is_called(monkeypatch):
+    """Jobs keep their failures to themselves, so that one which always fails would not be missed."""
+    monkeypatch.setattr(model, "AHEAD_LENGTHS", (32, 48))
+    monkeypatch.setattr(model, "AHEAD_BATCHES", (1, 2))
+    called = []
+    forward = presets.NHAForCausalLM.forward
+
+    def counted(self, *args, **kwargs):
+        out = forward(self, *args, **kwargs)
+        called.append((*kwargs["input_ids"].shape, self.training, self.config.windows[0]))
+        return out
+
+    monkeypatch.setattr(presets.NHAForCausalLM, "forward", counted)
+    job = partial(model.compile_model, "nha", "tiny", ("prefill", "decode", "train"), (16, 4), CPU, torch.float32, 0)
+    pickle.loads(pickle.dumps(job))()
+    for window in (16, 4):
+        own = {call[:3] for call in called if call[3] == window}
+        # Prefill, training, and decoding two batches, whose states come from a prefill of their own.
+        assert {(1, 32, False), (1, 48, False), (1, 32, True), (1, 48, True), (1, 1, False), (2, 1, False)} <= own
+
+
+def test_kernels_that_are_tuned_are_compiled_by_all_processes(monkeypatch):
+    build = families.random_model
+    monkeypatch.setattr(
+        families, "random_model", lambda name, size, *_, layers: build(name, size, CPU, torch.float32, 0, layers)
+    )
+    monkeypatch.setattr(presets, "backend", lambda made: "fla" if "gla" in made.config.mixers else "triton")
+    cases = plan(device_type="cuda", sizes=["tiny"], models=["gla", "nha", "hf-llama", "fla-gsa"], phases=["decode", "train"])
+    own, shared = model._jobs(model.ModelRun(cases, torch.device("cuda", 0), torch.bfloat16, Path("nowhere")), cases)
+    assert [job.args[0] for job in own] == ["nha", "hf-llama"] and [job.args[0] for job in shared] == ["gla"]
+    assert own[0].args[2] == ("decode", "train") and set(own[0].args[3]) == {0, 64, 1024, 256}
+    on_a_cpu = model.ModelRun(cases, CPU, torch.float32, Path("nowhere"))
+    assert model._jobs(on_a_cpu, cases) == ([], [])
 
 
 # ---- the command
