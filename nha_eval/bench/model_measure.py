@@ -11,7 +11,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,6 +54,7 @@ class Subject:
     family: Any
     parameters: int
     weight_bytes: int  # that decoding a token reads: all but the table of embeddings, of which it reads a row
+    captures: dict[str, bool] = field(default_factory=dict)  # by window
 
 
 @dataclass
@@ -65,6 +66,11 @@ class ModelMeter:
     seed: int
     budget: RowBudget
     gbps: float
+
+    @property
+    def graphs(self) -> bool:
+        """Whether decoding is timed as a CUDA graph."""
+        return self.device.type == "cuda"
 
     def measure(self, cases: list[ModelCase]) -> Iterator[dict[str, Any]]:
         """A row for each case, all of one model and size. MachineError when the GPU takes no more work."""
@@ -132,7 +138,7 @@ class ModelMeter:
             if not bool(results.pop().isfinite().all()):
                 raise WrongResult("logits or loss are not finite; not timed")
             call, graph = work.call, False
-            if work.graph and self.device.type == "cuda":
+            if work.graph and self.graphs:
                 call, graph, note = self._graph(work, note)
             times = warm_times(
                 lambda: one_ms(call, self.device),
@@ -201,18 +207,26 @@ class ModelMeter:
         return grains * GRAIN, case.batch, note
 
     def _fits(self, case: ModelCase, subject: Subject, batch: int, length: int) -> bool:
+        captures = self._captures(case, subject)
         try:
             with self._work(case, subject, batch, length) as work:
                 one_ms(work.call, self.device)
-                if self.device.type == "cuda":
-                    self._graph(work, "")
-            fits = True
+                # Memory that runs out within a capture may show as any error.
+                fits = not captures or self._graph(work, "")[1]
         except Exception as problem:
             if not is_out_of_memory(problem):
                 raise
             fits = False
         self._tidy()
         return fits
+
+    def _captures(self, case: ModelCase, subject: Subject) -> bool:
+        """Whether a small step at the case's window can be captured in a CUDA graph."""
+        if self.graphs and case.window not in subject.captures:
+            with self._work(case, subject, 1, GRAIN) as work:
+                work.call()
+                subject.captures[case.window] = self._graph(work, "")[1]
+        return self.graphs and subject.captures[case.window]
 
     def _bytes(self, case: ModelCase, subject: Subject, length: int) -> int:
         """Of one sequence's cache: by the model's own count, or else of one made and looked at."""

@@ -259,6 +259,27 @@ def test_a_batch_that_does_not_fit_is_made_smaller(monkeypatch):
     assert row["tokens_per_s"] == pytest.approx(1e3 * row["batch"] / row["latency_ms"], rel=1e-3)
 
 
+def test_a_batch_whose_graph_cannot_be_captured_does_not_fit(monkeypatch):
+    """Memory that runs out within a capture shows as another error, which a small step tells from what no graph can take."""
+    made = []
+    fill = presets.filled_cache
+    monkeypatch.setattr(presets, "filled_cache", lambda *args: made.append(args[1]) or fill(*args))
+    monkeypatch.setattr(ModelMeter, "graphs", True)
+
+    def captured(call):
+        if made[-1] > limit:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return call
+
+    monkeypatch.setattr(model_measure, "captured", captured)
+    limit = 2
+    (row,) = measured(case(phase="decode", batch=LARGEST))
+    assert (row["batch"], row["graph"], row["status"]) == (2, True, "ok")
+    limit = 0
+    (row,) = measured(case(phase="decode", batch=LARGEST))
+    assert (row["batch"], row["graph"], row["status"]) == (4, False, "ok") and "cannot be captured" in row["note"]
+
+
 def test_the_estimate_is_of_what_is_free(monkeypatch):
     monkeypatch.setattr(model_measure, "MOST_SEQUENCES", {"cpu": 64})
     _, made = tiny("transformer++")
