@@ -40,7 +40,7 @@ class WrongResult(RuntimeError):
 
 @dataclass(frozen=True)
 class RowBudget:
-    """For one row: at most `repeats` within `seconds`, warm-up and first call among them; three are always made."""
+    """For one row, after its first call: at most `repeats` within `seconds`, warm-up among them; three are always made."""
 
     seconds: float = 2.0
     repeats: int = 20
@@ -131,7 +131,6 @@ class ModelMeter:
         return make(subject.model, subject.family, batch, length, draw)
 
     def _timed(self, work: Work, note: str) -> dict[str, Any]:
-        began = time.monotonic()
         with PeakMemory(self.device) as peak:
             results: list[torch.Tensor] = []
             cold = one_ms(lambda: results.append(work.call()), self.device)
@@ -140,9 +139,11 @@ class ModelMeter:
             call, graph = work.call, False
             if work.graph and self.graphs:
                 call, graph, note = self._graph(work, note)
+            # The budget begins here: compiling in the first call would leave nothing of it.
+            began = time.monotonic()
             times = warm_times(
                 lambda: one_ms(call, self.device),
-                one_ms(call, self.device) if graph else cold,
+                one_ms(call, self.device),
                 repeats=self.budget.repeats,
                 seconds=self.budget.seconds,
                 began=began,

@@ -105,7 +105,7 @@ def model(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32. auto: bfloat16 on a GPU.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of weights, tokens and caches.")] = 0,
-    seconds: Annotated[float, typer.Option(help="Of a row, first call included; three repeats are always made.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="Of a row, after its first call; three repeats are always made.")] = 2.0,
     repeats: Annotated[int, typer.Option(help="At most, for a row.")] = 20,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what the folder holds.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the table, environment.json and picture.")] = MODEL_OUT,

@@ -460,6 +460,21 @@ def test_decoding_falls_back_where_no_graph_can_be_captured(monkeypatch):
         assert meter._graph(work, "tried") == ("replay", True, "tried")
 
 
+def test_a_slow_first_call_leaves_the_budget_to_the_others(monkeypatch):
+    """Compiling and tuning take longer than a row may."""
+    calls = []
+
+    def one_ms(call, device):
+        calls.append(call())
+        if len(calls) == 1:
+            time.sleep(0.6)
+        return 600.0 if len(calls) == 1 else 1.0
+
+    monkeypatch.setattr(model_measure, "one_ms", one_ms)
+    (row,) = measured(case("gla", "decode", window="none"), budget=RowBudget(seconds=0.5, repeats=9))
+    assert (row["cold_start_ms"], row["latency_ms"], row["repeats"]) == (600.0, 1.0, 9)
+
+
 def test_warm_up_ends_when_two_calls_agree():
     def timed(values):
         values = iter(values)
