@@ -32,17 +32,13 @@ class HeldKeys(DynamicLayer):
         return self.keys.nbytes + self.values.nbytes
 
 
-class HeldState(StateLayer):
-    """A state from which every step starts. What a step makes is dropped, layer by layer, so that two states are never held
-    at once; one that works in place (`overwrite_state`) moves the state itself on.
+def hold(layer: StateLayer, length: int) -> StateLayer:
+    """The layer, from whose state every step starts, as of `length` tokens. What a step makes is dropped, layer by layer, so
+    that two states are never held at once; one that works in place (`overwrite_state`) moves the state itself on.
     """
-
-    def __init__(self, state, length: int):
-        super().__init__()
-        super().advance(state, length)
-
-    def advance(self, state, tokens: int) -> None:
-        pass
+    layer.length = length
+    layer.advance = lambda state, new: None
+    return layer
 
 
 def random_keys(batch: int, heads: int, length: int, head_dim: int, draw) -> HeldKeys:

@@ -10,7 +10,7 @@ from models import NHAForCausalLM
 from models.cache import NHACache, StateLayer
 from models.mixers import mixer_class
 from models.presets import HYBRIDS, PATTERNS, preset_config
-from nha_eval.bench.families._held import HeldState, random_keys
+from nha_eval.bench.families._held import hold, random_keys
 
 NAMES = (*PATTERNS, *HYBRIDS)
 CACHE = "past_key_values"
@@ -62,11 +62,11 @@ def filled_cache(model: NHAForCausalLM, batch: int, length: int, draw) -> NHACac
     rows = torch.zeros(batch, dtype=torch.long, device=draw.device)
     for i, layer in enumerate(cache.layers):
         if isinstance(layer, StateLayer):
-            state = layer.state.index_select(rows)
-            if hasattr(state, "seen"):
-                state = replace(state, seen=torch.full_like(state.seen, length))
+            layer.batch_select_indices(rows)
+            if hasattr(layer.state, "seen"):
+                layer.state = replace(layer.state, seen=torch.full_like(layer.state.seen, length))
             # One less than it has seen, as the keys of full attention count the decoded token.
-            cache.layers[i] = HeldState(state, length - 1)
+            hold(layer, length - 1)
         else:
             cache.layers[i] = random_keys(batch, config.num_key_value_heads, length, config.head_dim, draw)
     return cache
