@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kernels.nha.checks import check_tensor
 from kernels.packing import Packing
+from kernels.standing import standing
 
 BACKENDS = ("recurrent", "chunked", "fla", "auto")
 HAS_FLA = importlib.util.find_spec("fla") is not None
@@ -29,6 +30,7 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype = tor
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
+    backend = standing(backend)
     if backend not in ("fla", "auto"):
         return backend
     why = unfit

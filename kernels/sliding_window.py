@@ -14,7 +14,11 @@ from torch import Tensor
 
 from kernels.nha.checks import check_count, check_cu_seqlens, check_qkv, check_rotary, check_state
 from kernels.nha.chunked import chunked
+from kernels.nha.reference import recurrent
 from kernels.nha.state import NHAState
+from kernels.standing import standing
+
+BACKENDS = ("recurrent", "chunked", "auto")
 
 
 def sliding_window_attention(
@@ -30,14 +34,18 @@ def sliding_window_attention(
     return_state: bool = False,
     keep: int | None = None,
     overwrite_state: bool = False,
+    backend: str = "auto",
 ) -> tuple[Tensor, NHAState | None]:
     """Causal attention over the last `window` >= 1 tokens, the current one included.
 
     q [B, T, HQ, K], k [B, T, H, K], v [B, T, H, V] and the other arguments as in `nha_attention`. keep: tokens that the state
     holds, `window` (None) or more so that the last ones can be taken back (`NHAState.before`); it may differ between calls.
+    `backend` is "recurrent" (the definition), "chunked" (plain torch, any device), or "auto", which is the latter.
     Returns (out [B, T, HQ, V], NHAState or None). Raises ValueError as `nha_attention` does, for a window of 0 or None, and for
     a smaller `keep`.
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
     check_qkv(q, k, v)
     check_count("window", window, "not possible here")
     if not window:
@@ -51,21 +59,20 @@ def sliding_window_attention(
     check_cu_seqlens(cu_seqlens, q)
     check_state(state, q, v, 0, k.shape[2], window, keep, cu_seqlens, rotary)
     no_gates = q.new_empty(*k.shape[:3], 0)
-    out, make_state, _ = chunked(
-        q,
-        k,
-        v,
-        no_gates,
-        window=window,
-        delay=keep,
-        rotary=rotary,
-        slot_q=None,
-        slot_k=None,
-        slot_bias=None,
-        scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
-        empty_slots="mask",
-        cu_seqlens=cu_seqlens,
-        state=state,
-        overwrite_state=overwrite_state,
-    )
+    settings = {
+        "window": window,
+        "delay": keep,
+        "rotary": rotary,
+        "slot_q": None,
+        "slot_k": None,
+        "slot_bias": None,
+        "scale": q.shape[-1] ** -0.5 if scale is None else float(scale),
+        "empty_slots": "mask",
+        "cu_seqlens": cu_seqlens,
+        "state": state,
+    }
+    if standing(backend) == "recurrent":
+        out, after, _ = recurrent(q, k, v, no_gates, **settings)
+        return out, after if return_state else None
+    out, make_state, _ = chunked(q, k, v, no_gates, **settings, overwrite_state=overwrite_state)
     return out, make_state() if return_state else None

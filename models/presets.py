@@ -110,6 +110,7 @@ class LoadedModel:
     max_length: int  # tokens
     source: str
     weights_hash: str
+    random_weights: bool = False  # made from a seed and never trained
 
     @property
     def has_window(self) -> bool:
@@ -205,7 +206,7 @@ def _random(name: str, device: str, dtype: torch.dtype) -> LoadedModel:
         model = NHAForCausalLM(preset_config(name))
     model = model.to(device=device, dtype=dtype).eval()
     longest = model.config.max_position_embeddings
-    return LoadedModel(name, model, byte_tokenizer(longest), longest, "random weights, seed 0", _weights_hash(model))
+    return LoadedModel(name, model, byte_tokenizer(longest), longest, "random weights, seed 0", _weights_hash(model), True)
 
 
 def _weights_hash(model: NHAForCausalLM) -> str:

@@ -35,6 +35,9 @@ PACKAGES = [
     "rich",
     "triton",
     "fla-core",
+    "einops",
+    "tilelang",
+    "flash-attn",
 ]
 
 

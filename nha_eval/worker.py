@@ -50,6 +50,8 @@ class Model:
         """What the runner notes about the model and the device."""
         import torch
 
+        from nha_eval.verdicts import device_label, stamp
+
         device = next(self.loaded.model.parameters()).device
         return {
             "has_window": self.loaded.has_window,
@@ -59,6 +61,9 @@ class Model:
             "threads": torch.get_num_threads(),
             "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
             "parameters": sum(p.numel() for p in self.loaded.model.parameters()),
+            "random_weights": self.loaded.random_weights,
+            # Of this process, as it is the one that computes.
+            "doctor": stamp(device_label(device), sorted(set(self.loaded.model.config.mixers))),
         }
 
     def backend(self) -> str:

@@ -19,6 +19,7 @@ from kernels.nha.chunked import chunked
 from kernels.nha.reference import recurrent
 from kernels.nha.state import NHAState
 from kernels.rotary import turn
+from kernels.standing import standing
 
 BACKENDS = ("recurrent", "chunked", "triton", "auto")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -28,6 +29,7 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype = tor
     """The backend that a call takes: the one asked for, or the best for the device. ValueError where it cannot be had."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
+    backend = standing(backend)
     if backend == "triton":
         why = _no_triton(device, dtype)
         if why is not None:

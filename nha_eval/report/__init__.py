@@ -27,6 +27,7 @@ def write_report(run_dir: str | Path) -> list[Path]:
     from nha_eval.plots import load_frames, write_bytes
     from nha_eval.plots._frames import clean_block
 
+    from .doctor import doctor_warning
     from .headline import headline
     from .pictures import draw_pictures
     from .render import render_html, render_markdown
@@ -42,7 +43,7 @@ def write_report(run_dir: str | Path) -> list[Path]:
     page = {
         "name": folder.resolve().name,
         "status": run_status(frames, planned_cells(environment), _read_spec(spec_text)),
-        "headline": headline(frames),
+        "headline": [*doctor_warning(environment), *headline(frames)],
         "sections": sections,
     }
     for name, render in (("report.md", render_markdown), ("report.html", render_html)):

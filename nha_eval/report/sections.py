@@ -9,7 +9,9 @@ from markupsafe import Markup
 
 from nha_eval.plots._frames import Frames
 
+from .beside import beside_table, beside_text
 from .content import cost_tables, environment_table, every_score, suite_table, task_tables
+from .doctor import doctor_table, doctor_text, without_stamps
 from .status import failures
 from .tables import Table
 
@@ -60,11 +62,18 @@ def make_sections(frames: Frames, pictures: dict[str, Picture], environment: dic
     known = {"window-accuracy", "latency-length", "memory-length", "accuracy-cost"}
     others = [picture for kind, picture in pictures.items() if kind not in known]
     failed = failures(frames)
-    about = environment_table(environment)
+    beside, doctor = beside_table(frames, environment), doctor_table(environment)
+    about = environment_table(without_stamps(environment))
     code = [*([("The command", command)] if command else []), *([("The spec", spec)] if spec else [])]
     sections = [
         Section("accuracy", "Accuracy against window", [], of("window-accuracy"), [suites] if suites else []),
-        Section("accuracy-cost", "Accuracy against cost", [], of("accuracy-cost")),
+        Section(
+            "accuracy-cost",
+            "Accuracy against cost",
+            beside_text(frames, environment),
+            of("accuracy-cost"),
+            [beside] if beside else [],
+        ),
         Section("tasks", "Tasks", [], [], task_tables(frames), [], every_score(frames)),
         Section("latency", "Latency against length", [], of("latency-length")),
         Section("memory", "Memory against length", [], of("memory-length")),
@@ -72,6 +81,13 @@ def make_sections(frames: Frames, pictures: dict[str, Picture], environment: dic
         Section("more", "More plots", [], others),
         Section("failures", "What could not be run, and why", [], [], [failed] if failed else []),
         Section("method", "How scores are made", [METHOD] if suites else []),
-        Section("environment", "Environment", [], [], [about] if about else [], code),
+        Section(
+            "environment",
+            "Environment",
+            doctor_text(environment),
+            [],
+            [table for table in (doctor, about) if table],
+            code,
+        ),
     ]
     return [one for one in sections if one.text or one.figures or one.tables or one.code]

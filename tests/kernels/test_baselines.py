@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from few_configurations import few_configurations  # noqa: F401 (a fixture)
 from nha_cases import assert_close
 
 import kernels.linear
@@ -320,6 +321,8 @@ def test_backend_says_why_fla_cannot_be_had(monkeypatch):
         resolve("fla", gpu)
 
 
+# Else most of the minutes here are Triton's autotuner trying hundreds of configurations, each as right as the next.
+@pytest.mark.usefixtures("few_configurations")
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 2e-2), (torch.float32, 5e-3)], ids=str)
 @pytest.mark.parametrize("layout", ["batch", "packed"])

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import fakes
 import pytest
+import torch
 
+from nha_eval import verdicts
 from nha_eval.errors import UserError
 from nha_eval.evaluate import prepare, resolve, run_name
 from nha_eval.spec import Spec
@@ -42,7 +44,9 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def test_a_checkpoint_and_presets_are_measured(checkpoint, tmp_path):
+def test_a_checkpoint_and_presets_are_measured(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("NHA_EVAL_CACHE", str(tmp_path / "cache"))
+    verdicts.remember(verdicts.device_label(torch.device("cpu")), {"gsa": {"verdict": "passed"}})
     models = [{"name": str(checkpoint), "windows": [8, "full"]}, f"nha:{checkpoint}", "gsa-tiny"]
     content = {"models": models, "costs": COSTS, "device": "cpu", "threads": 1, "out": str(tmp_path / "run")}
     run = prepare(Spec.model_validate(content), suites={}, draw=lambda path: None)
@@ -61,6 +65,16 @@ def test_a_checkpoint_and_presets_are_measured(checkpoint, tmp_path):
     assert {row["backend"] for row in found} == {"sdpa", "chunked"}
     environment = json.loads((tmp_path / "run/environment.json").read_text())
     assert environment["models"]["little-llama"]["parameters"] > 1000
+    assert {name: about["random_weights"] for name, about in environment["models"].items()} == {
+        "little-llama": False,
+        "nha:little-llama": False,
+        "gsa-tiny": True,
+    }
+    # What the doctor found of the mixers that each model has.
+    stamps = {name: about["doctor"]["mixers"] for name, about in environment["models"].items()}
+    assert stamps["little-llama"] == {"attention": {"verdict": "not run"}}
+    assert stamps["nha:little-llama"] == {"nha": {"verdict": "not run"}}
+    assert stamps["gsa-tiny"]["gsa"]["verdict"] == "passed"
     assert environment["threads"] == 1
 
 

@@ -1,4 +1,4 @@
-"""What this machine can run, one line a check, with a verdict and an exit code at the end.
+"""What there is on this machine, a line or more a check.
 
 A check gives (state, text): `ok`, `note` (worth knowing, nothing to mend) or `bad`. Nothing here waits longer than a
 few seconds; a check that fails in an unforeseen way is itself `bad` and does not end the others.
@@ -12,15 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from nha_eval import hub
 from nha_eval.environment import cpu_name, physical_cores, versions, without_home
-from nha_eval.errors import DONE, MACHINE, one_line
+from nha_eval.errors import one_line
 
 Finding = tuple[str, str]
 LEAST_FREE_GB = 3.0  # weights, data and their conversion
-TOLERANCE = 1e-5  # relative RMS of the chunked operator against its definition, fp32
 
 
 def checks() -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
@@ -34,33 +32,18 @@ def checks() -> list[tuple[str, Callable[[], Iterator[Finding]]]]:
         ("disk", _disk),
         ("hub", _hub),
         ("weights", _weights),
-        ("operator", _operator),
-        ("decoding", _decoding),
     ]
 
 
-def examine(chosen: list[tuple[str, Callable[[], Iterator[Finding]]]] | None = None) -> int:
-    """Run the checks, print what they find, and return the exit code: 0, or 1 when something is bad."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False, soft_wrap=True)
-    marks = {"ok": "[green]ok  [/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad [/red]"}
-    bad = []
+def look(chosen: list[tuple[str, Callable[[], Iterator[Finding]]]] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Run the checks, by default all; gives (check, state, text) as they are found."""
     for name, check in chosen or checks():
         try:
             findings = list(check())
         except Exception as problem:
             findings = [("bad", one_line(problem))]
         for state, text in findings:
-            console.print(f"{marks[state]} {name:16} {escape(text)}")
-            if state == "bad":
-                bad.append(name)
-    if bad:
-        console.print(f"[red]verdict: something needs mending[/red] ({', '.join(dict.fromkeys(bad))})")
-        return MACHINE
-    console.print("[green]verdict: this machine can run evaluations[/green]")
-    return DONE
+            yield name, state, text
 
 
 def _python() -> Iterator[Finding]:
@@ -87,7 +70,7 @@ def _kernels_package() -> Iterator[Finding]:
         other = None
     import kernels
 
-    ours = Path(kernels.__file__).resolve().parent == Path(__file__).resolve().parent.parent / "kernels"
+    ours = Path(kernels.__file__).resolve().parent == Path(__file__).resolve().parents[2] / "kernels"
     if not ours:
         found = without_home(str(kernels.__file__))
         yield "bad", f"`import kernels` finds {found}, not this project's: `pip uninstall kernels`, then try again"
@@ -180,59 +163,3 @@ def _weights() -> Iterator[Finding]:
     for how, names in kept.items():
         if names:
             yield ("note" if how.startswith("fetched") else "ok"), f"{', '.join(names)}: {how}"
-
-
-def _operator() -> Iterator[Finding]:
-    import torch
-
-    from kernels import nha_attention
-
-    # Small work on a busy machine: threads that wait for each other would take longer than one alone.
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    q, k, v = random(1, 100, 4, 32), random(1, 100, 2, 32), random(1, 100, 2, 32)
-    g = torch.nn.functional.logsigmoid(random(1, 100, 2, 16))
-    for window in (0, 7, 64, None):
-        wanted, _ = nha_attention(q, k, v, g, window, backend="recurrent")
-        given, _ = nha_attention(q, k, v, g, window, backend="chunked")
-        error = _relative_error(given, wanted)
-        if not error < TOLERANCE:
-            yield "bad", f"chunked differs from its definition at window {window}: error {error:.1e}, wanted < {TOLERANCE:g}"
-            return
-    yield "ok", f"chunked equals its definition at windows 0, 7, 64 and full (relative error below {TOLERANCE:g})"
-
-
-def _decoding() -> Iterator[Finding]:
-    import torch
-
-    from models.cache import CACHE_NAME
-    from models.presets import load
-
-    model = load("nha-tiny").model
-    ids = torch.randint(model.config.vocab_size, (1, 48), generator=torch.Generator().manual_seed(0))
-    for window in (0, 7, None):
-        model.set_window(window)
-        with torch.inference_mode():
-            wanted = model(input_ids=ids).logits
-            cache, steps = None, []
-            for place in range(ids.shape[1]):
-                output = model(input_ids=ids[:, place : place + 1], **{CACHE_NAME: cache}, use_cache=True)
-                cache = getattr(output, CACHE_NAME)
-                steps.append(output.logits)
-        error = _relative_error(torch.cat(steps, 1), wanted)
-        if not error < TOLERANCE:
-            yield (
-                "bad",
-                f"token by token differs from all at once at window {window}: error {error:.1e}, wanted < {TOLERANCE:g}",
-            )
-            return
-    yield "ok", "token by token equals all at once at windows 0, 7 and full"
-
-
-def _relative_error(given: Any, wanted: Any) -> float:
-    """RMS of the difference over RMS of what is wanted."""
-    return float((given - wanted).pow(2).mean().sqrt() / wanted.pow(2).mean().sqrt())
