@@ -8,6 +8,8 @@ It is NHA's walk without slots, so the two differ in nothing else, and its state
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from kernels.nha.checks import check_count, check_cu_seqlens, check_qkv, check_rotary, check_state
@@ -30,13 +32,17 @@ def sliding_window_attention(
     cu_seqlens: Tensor | None = None,
     state: NHAState | None = None,
     return_state: bool = False,
+    keep: int | None = None,
+    overwrite_state: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, NHAState | None]:
     """Causal attention over the last `window` >= 1 tokens, the current one included.
 
-    q [B, T, HQ, K], k [B, T, H, K], v [B, T, H, V] and the other arguments as in `nha_attention`; `backend` is "recurrent"
-    (the definition), "chunked" (plain torch, any device), or "auto", which is the latter.
-    Returns (out [B, T, HQ, V], NHAState or None). Raises ValueError as `nha_attention` does, and for a window of 0 or None.
+    q [B, T, HQ, K], k [B, T, H, K], v [B, T, H, V] and the other arguments as in `nha_attention`. keep: tokens that the state
+    holds, `window` (None) or more so that the last ones can be taken back (`NHAState.before`); it may differ between calls.
+    `backend` is "recurrent" (the definition), "chunked" (plain torch, any device), or "auto", which is the latter.
+    Returns (out [B, T, HQ, V], NHAState or None). Raises ValueError as `nha_attention` does, for a window of 0 or None, and for
+    a smaller `keep`.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
@@ -44,13 +50,18 @@ def sliding_window_attention(
     check_count("window", window, "not possible here")
     if not window:
         raise ValueError(f"window is {window!r}; wanted an int >= 1")
+    keep = window if keep is None else keep
+    if keep < window:
+        raise ValueError(f"keep is {keep}; wanted the window, {window}, or more")
+    # Without slots the delay says how much the ring holds, and nothing else.
+    state = replace(state, delay=keep) if isinstance(state, NHAState) else state
     check_rotary(rotary, q)
     check_cu_seqlens(cu_seqlens, q)
-    check_state(state, q, v, 0, k.shape[2], window, window, cu_seqlens, rotary)
+    check_state(state, q, v, 0, k.shape[2], window, keep, cu_seqlens, rotary)
     no_gates = q.new_empty(*k.shape[:3], 0)
     settings = {
         "window": window,
-        "delay": window,
+        "delay": keep,
         "rotary": rotary,
         "slot_q": None,
         "slot_k": None,
@@ -63,5 +74,5 @@ def sliding_window_attention(
     if standing(backend) == "recurrent":
         out, after, _ = recurrent(q, k, v, no_gates, **settings)
         return out, after if return_state else None
-    out, make_state, _ = chunked(q, k, v, no_gates, **settings)
+    out, make_state, _ = chunked(q, k, v, no_gates, **settings, overwrite_state=overwrite_state)
     return out, make_state() if return_state else None

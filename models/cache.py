@@ -1,8 +1,9 @@
 """The cache of a model of this package: Transformers' own `Cache`, with each mixer's kind of layer in it.
 
-Softmax over everything keeps Transformers' growing `DynamicLayer`; slots and windows keep an `NHAState` of constant size.
+Softmax over everything keeps Transformers' growing `DynamicLayer`; slots, windows and matrices keep states of constant size.
 
     cache = model.new_cache(); model(input_ids, past_key_values=cache); cache.state_bytes()
+    cache = model.new_cache(max_length=4096)       # no tensor changes its shape or address: for decoding in a CUDA graph
 """
 
 from __future__ import annotations
@@ -12,101 +13,84 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from kernels import NHAState
+from models.cache_layers import Rows, StateLayer
 
 # Transformers 5.24 renamed `past_key_values` to `cache`, in what `generate` hands to a model and reads from its outputs.
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
-class StateLayer(CacheLayerMixin):
-    """One layer's `NHAState`. Its length counts the tokens a row was given, pads included, as Transformers expects.
+class NHACache(Cache):
+    """One layer a decoder layer, each made by its mixer's `new_cache`; `rows` where its shapes are fixed, else None."""
 
-    The next step may write over the state's tensors, so no two layers share any: a copy of a cache is `copy.deepcopy`'s, and
-    what reorders or repeats its rows copies too.
-    """
+    def __init__(self, layers: list[CacheLayerMixin], rows: Rows | None = None):
+        super().__init__(layers=layers)
+        self.rows = rows
 
-    is_sliding = False
-    is_croppable = False
-    is_compileable = False
-
-    def __init__(self):
-        super().__init__()
-        self.state: NHAState | None = None
-        self.length = 0
-
-    def advance(self, state: NHAState, tokens: int) -> None:
-        """Takes the state after `tokens` more tokens a row."""
-        self.state, self.length, self.is_initialized = state, self.length + tokens, True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        raise TypeError("this layer holds an NHA state; a mixer hands it over by advance(), not by keys and values")
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
-        return self.lazy_initialization(key_states, value_states)
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def get_max_cache_shape(self) -> int:
-        return -1
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-    def _map(self, change) -> None:
-        if self.state is not None:
-            self.state = change(self.state)
-
-    def reset(self) -> None:
-        self.state, self.length, self.is_initialized = None, 0, False
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self._map(lambda state: state.index_select(beam_idx))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._map(lambda state: state.index_select(torch.as_tensor(indices)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self._map(lambda state: state.index_select(_rows(state).repeat_interleave(repeats)))
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens a row, pads included."""
+        return super().get_seq_length(layer_idx) if self.rows is None else self.rows.length()
 
     def crop(self, tokens_to_remove: int) -> None:
-        if tokens_to_remove:
-            raise ValueError(
-                f"asked to take {abs(tokens_to_remove)} tokens back out of a constant-size state, which has already merged "
-                "them into its slots; copy the cache (copy.deepcopy) before the tokens that may have to go"
-            )
+        """Takes the last -tokens_to_remove tokens of every row back.
 
-    def offload(self) -> None:
-        self._map(lambda state: state.to("cpu"))
+        Softmax over everything always can; a window while it still holds what it would then reach (with
+        `activate_past_recording`, all that came since the last crop); slots until a token has entered them; a recurrent
+        state never. ValueError, before anything is changed, naming the layer that cannot.
+        """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop was given {tokens_to_remove}; wanted a negative number, so many tokens to take back")
+        count = -tokens_to_remove
+        if count > self.get_seq_length():
+            raise ValueError(f"crop was asked to take {count} tokens back; the cache holds {self.get_seq_length()} a row")
+        for i, layer in enumerate(self.layers):
+            why = layer.why_not_crop(count) if count and isinstance(layer, StateLayer) else None
+            if why:
+                raise ValueError(
+                    f"the last {count} tokens cannot be taken back: layer {i} {why}; "
+                    "copy the cache (copy.deepcopy) before tokens that may have to go"
+                )
+        super().crop(tokens_to_remove)
+        if self.rows is not None:
+            self.rows.crop(count)
 
-    def prefetch(self) -> None:
-        """Nothing to fetch ahead: a mixer moves a state back when it meets it."""
+    def reset(self) -> None:
+        """Forgets every token; fixed shapes keep their tensors."""
+        super().reset()
+        if self.rows is not None:
+            self.rows.reset()
 
-    def nbytes(self) -> int:
-        return 0 if self.state is None else self.state.nbytes()
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Row b becomes what row beam_idx[b] was."""
+        super().reorder_cache(beam_idx)
+        if self.rows is not None:
+            self.rows.batch_select_indices(beam_idx)
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keeps the rows `indices`, in that order."""
+        super().batch_select_indices(indices)
+        if self.rows is not None:
+            self.rows.batch_select_indices(indices)
 
-def _rows(state) -> Tensor:
-    """The sequences of a state, numbered."""
-    return torch.arange(len(next(iter(state.tensors().values()))))
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats each row `repeats` times."""
+        super().batch_repeat_interleave(repeats)
+        if self.rows is not None:
+            self.rows.batch_repeat_interleave(repeats)
 
-
-class NHACache(Cache):
-    """One layer a decoder layer, each made by its mixer's `new_cache`."""
-
-    def __init__(self, layers: list[CacheLayerMixin]):
-        super().__init__(layers=layers)
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor held now, by a name: "0.memory" of layer 0, "rows.seen" of what all layers of fixed shapes share."""
+        held = {}
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, StateLayer):
+                own = {} if layer.state is None else layer.state.tensors()
+            else:
+                own = {"keys": layer.keys, "values": layer.values}
+            held |= {f"{i}.{name}": t for name, t in own.items()}
+        if self.rows is not None:
+            held |= {f"rows.{name}": getattr(self.rows, name) for name in ("filled", "seen", "mask")}
+        return {name: t for name, t in held.items() if isinstance(t, torch.Tensor)}
 
     def state_bytes(self) -> int:
-        """Bytes of all tensors held now, over all layers."""
-        return sum(_layer_bytes(layer) for layer in self.layers)
-
-
-def _layer_bytes(layer: CacheLayerMixin) -> int:
-    if isinstance(layer, StateLayer):
-        return layer.nbytes()
-    held = (layer.keys, layer.values)
-    return sum(t.numel() * t.element_size() for t in held if t is not None)
+        """Bytes of all the layers' tensors held now."""
+        held = (t for name, t in self.tensors().items() if not name.startswith("rows."))
+        return sum(t.numel() * t.element_size() for t in held)

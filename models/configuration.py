@@ -14,7 +14,8 @@ ACTIVATIONS = (None, "silu")
 
 
 class NHAConfig(LlamaConfig):
-    """LlamaConfig's fields, and those below. Raises ValueError for a setting out of its range.
+    """LlamaConfig's fields, and those below. Raises ValueError for a setting out of its range. An intermediate_size of 0 leaves
+    the feed-forward out, as Mamba-2 is published.
 
     The defaults are the settings of a converted pretrained model: no activation, norm or feature map, and rotary for the
     window only; the from-scratch layers of the papers set their own (`models.presets`).
@@ -52,10 +53,14 @@ class NHAConfig(LlamaConfig):
     mixer_options: dict[str, dict] | None = None
     # RMSNorm on each head's q and k (Qwen3).
     qk_norm: bool = False
+    # Its epsilon; None: rms_norm_eps.
+    qk_norm_eps: float | None = None
     # Bias of o_proj; None: as attention_bias (Qwen2 has biases on q, k and v alone).
     attention_output_bias: bool | None = None
 
     def __post_init__(self, **kwargs):
+        if "window_size" in kwargs:
+            raise ValueError("window_size is a setting of the layer's authors' code; load it by models.load_pretrained")
         layers = self.num_hidden_layers
         if isinstance(self.mixers, str):
             self.mixers = [self.mixers] * layers

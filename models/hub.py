@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import requests
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -19,6 +18,9 @@ def hub_reachable() -> bool:
     """Whether the hub answers within seconds; False where HF_HUB_OFFLINE asks not to try."""
     if constants.HF_HUB_OFFLINE:
         return False
+    # Needed here alone, and not by every installation of Transformers.
+    import requests
+
     try:
         requests.head(constants.ENDPOINT, timeout=REACH_SECONDS, allow_redirects=False)
     except requests.RequestException:

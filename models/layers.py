@@ -35,7 +35,8 @@ class HeadProjections(nn.Module):
         self.k_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=bias)
         self.v_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=bias)
         self.o_proj = nn.Linear(self.query_heads * self.head_dim, hidden, bias=config.attention_output_bias)
-        norm = (lambda: LlamaRMSNorm(self.head_dim, config.rms_norm_eps)) if config.qk_norm else nn.Identity
+        eps = config.rms_norm_eps if config.qk_norm_eps is None else config.qk_norm_eps
+        norm = (lambda: LlamaRMSNorm(self.head_dim, eps)) if config.qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
         width, slots = self.query_heads * self.head_dim, self.has_slots
         self.value_activation = ACTIVATIONS[config.value_activation if slots else None]()
@@ -57,17 +58,20 @@ class HeadProjections(nn.Module):
 
 
 class DecoderLayer(GradientCheckpointingLayer):
-    """Pre-norm mixer, pre-norm SwiGLU. The mixer is `self_attn`, the name under which checkpoints keep its weights."""
+    """Pre-norm mixer, pre-norm SwiGLU (none where it is 0 wide). The mixer is `self_attn`, as checkpoints name its weights."""
 
     def __init__(self, config, layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx
         self.self_attn = mixer_class(config.mixers[layer_idx])(config, layer_idx)
-        self.mlp = LlamaMLP(config)
         self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = LlamaMLP(config) if config.intermediate_size else None
+        if self.mlp is not None:
+            self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache: CacheLayerMixin | None = None) -> Tensor:
         """hidden_states [B, T, hidden] -> the same shape; cache: this layer's own."""
         hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), batch, cache)
+        if self.mlp is None:
+            return hidden_states
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))

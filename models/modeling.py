@@ -14,8 +14,9 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from models.batch import Batch
+from models.batch import Batch, positions, sequence_bounds
 from models.cache import CACHE_NAME, NHACache
+from models.cache_layers import Rows
 from models.configuration import NHAConfig, check_window
 from models.layers import DecoderLayer
 
@@ -67,9 +68,15 @@ class NHAPreTrainedModel(PreTrainedModel):
             self.config.windows[i] = window
             self.decoder_layers[i].self_attn.window = window
 
-    def new_cache(self) -> NHACache:
-        """An empty cache that fits this model's mixers and windows as they are now."""
-        return NHACache([layer.self_attn.new_cache() for layer in self.decoder_layers])
+    def new_cache(self, max_length: int | None = None) -> NHACache:
+        """An empty cache that fits this model's mixers and windows as they are now.
+
+        max_length: the most tokens a row. With it all shapes are fixed: from the first token on no tensor changes its shape or
+        address, so that a step of one token (without a mask, all new tokens counting) can be captured in a CUDA graph. Such a
+        cache takes no gradients. ValueError unless it is None or an int >= 1.
+        """
+        rows = None if max_length is None else Rows(max_length)
+        return NHACache([layer.self_attn.new_cache(rows) for layer in self.decoder_layers], rows)
 
     def backend(self) -> str:
         """What the layers run on at their windows as they are, such as "chunked" or "chunked+sdpa"."""
@@ -103,6 +110,8 @@ class NHAModel(NHAPreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         cache: NHACache | None = None,
+        cu_seqlens: Tensor | None = None,
+        cu_seq_lens_q: Tensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Hidden states of the new tokens.
@@ -110,7 +119,12 @@ class NHAModel(NHAPreTrainedModel):
         input_ids [B, T] or inputs_embeds [B, T, hidden]; attention_mask [B, past + T], zero at pads, which may stand
         anywhere; position_ids [B, T] or [1, T], by default counted over the tokens that are no pads. past_key_values and
         cache are one argument under its two names. No cache is made where gradient checkpointing runs layers twice.
-        Raises ValueError where both or neither input is given, or a mask or cache does not fit.
+
+        Sequences may come packed, and then nothing passes from one to the next: by position_ids that start again at 0, as
+        Transformers' DataCollatorWithFlattening makes them, or by cu_seqlens [N + 1] int, their bounds in the B * T tokens
+        (cu_seq_lens_q is the collator's name for them). Packed sequences take neither a mask nor a cache.
+
+        Raises ValueError where both or neither input is given, or a mask, cache or bounds do not fit.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("wanted exactly one of input_ids and inputs_embeds")
@@ -126,16 +140,22 @@ class NHAModel(NHAPreTrainedModel):
             if cache is not None:
                 raise ValueError("a cache was given, which gradient checkpointing would move on twice; wanted None")
             use_cache = False
+        mask = self._mask(attention_mask, hidden_states, cache)
+        given = cu_seq_lens_q if cu_seqlens is None else cu_seqlens
+        bounds = sequence_bounds(hidden_states.shape[:2], hidden_states.device, position_ids, given, mask, cache)
+        if bounds is not None:
+            use_cache = False
         if use_cache and cache is None:
             cache = self.new_cache()
 
-        past = cache.get_seq_length() if cache is not None else 0
-        batch = self._batch(hidden_states, attention_mask, position_ids, past)
+        batch = self._batch(hidden_states, mask, position_ids, bounds, cache)
         collected = []
         for i, layer in enumerate(self.layers):
             if output_hidden_states:
                 collected.append(hidden_states)
             hidden_states = layer(hidden_states, batch, cache=None if cache is None else cache.layers[i])
+        if cache is not None and cache.rows is not None:
+            cache.rows.advance(batch.new, batch.valid)
         hidden_states = self.norm(hidden_states)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,
@@ -143,22 +163,38 @@ class NHAModel(NHAPreTrainedModel):
             **{CACHE_NAME: cache if use_cache else None},
         )
 
-    def _batch(self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, past: int) -> Batch:
+    def _mask(self, attention_mask: Tensor | None, x: Tensor, cache: NHACache | None) -> Tensor | None:
+        """attention_mask as bool, None where every token counts."""
+        if attention_mask is None:
+            return None
         rows, new = x.shape[:2]
-        mask = None
-        if attention_mask is not None:
-            if attention_mask.shape != (rows, past + new):
-                given = list(attention_mask.shape)
-                raise ValueError(f"attention_mask has shape {given}; wanted [{rows}, {past + new}] ({past} cached, {new} new)")
-            mask = attention_mask.bool()
-            mask = None if bool(mask.all()) else mask
+        past = 0 if cache is None else cache.get_seq_length()
+        if attention_mask.shape != (rows, past + new):
+            given = list(attention_mask.shape)
+            raise ValueError(f"attention_mask has shape {given}; wanted [{rows}, {past + new}] ({past} cached, {new} new)")
+        mask = attention_mask.bool()
+        return None if bool(mask.all()) else mask
+
+    def _batch(
+        self, x: Tensor, mask: Tensor | None, position_ids: Tensor | None, bounds: Tensor | None, cache: NHACache | None
+    ) -> Batch:
+        rows, new = x.shape[:2]
+        fixed = None if cache is None else cache.rows
+        valid = None if mask is None or bool(mask[:, -new:].all()) else mask[:, -new:]
+        if fixed is not None:
+            if torch.is_grad_enabled():
+                raise ValueError("a cache of fixed shapes is written over, which no gradient survives; wanted torch.no_grad()")
+            # A step of one token on a GPU must not wait for it.
+            past = fixed.check_room(new) if new > 1 or x.device.type == "cpu" else None
+            fixed.receive(rows, new, valid, x.device)
+            # Of an empty cache nothing need be met, so that a prompt needs no mask over all places.
+            past, keys = (0, mask) if past == 0 else (fixed.filled, fixed.mask)
+        else:
+            past, keys = 0 if cache is None else cache.get_seq_length(), mask
         if position_ids is None:
-            if mask is None:
-                position_ids = torch.arange(past, past + new, device=x.device)[None]
-            else:
-                position_ids = (mask.cumsum(-1) - 1).clamp(min=0)[:, past:]
+            position_ids = positions(rows, new, past, mask, valid, bounds, fixed, x.device)
         cos, sin = (t.expand(rows, -1, -1).chunk(2, dim=-1)[0] for t in self.rotary_emb(x, position_ids))
-        return Batch(cos, sin, mask, past, new)
+        return Batch(cos, sin, past, new, keys, valid, bounds)
 
 
 class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
@@ -186,9 +222,12 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         cache: NHACache | None = None,
+        cu_seqlens: Tensor | None = None,
+        cu_seq_lens_q: Tensor | None = None,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        """Logits [B, T', vocabulary], and the loss where labels [B, T] are given (-100: not counted).
+        """Logits [B, T', vocabulary], and the loss where labels [B, T] are given (-100: not counted; the first token of each
+        packed sequence should be, as no token before it foretells it).
 
         logits_to_keep: the last that many positions (0: all), or their indices. The rest as `NHAModel.forward`.
         """
@@ -201,6 +240,8 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
             cache=cache,
+            cu_seqlens=cu_seqlens,
+            cu_seq_lens_q=cu_seq_lens_q,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
@@ -211,10 +252,18 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
         result = CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=outputs.hidden_states, **held)
         return result.to_tuple() if return_dict is False else result
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs) -> None:
-        """`generate` starts from this model's own cache; the implementations it could choose from know nothing of slots."""
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, mode, batch_size, max_cache_length) -> None:
+        """`generate` starts from this model's own cache; those that it could choose from know nothing of slots."""
         asked = generation_config.cache_implementation
-        if asked not in (None, "dynamic"):
-            raise ValueError(f"cache_implementation is {asked!r}; wanted None: this model makes its own cache")
-        if generation_config.use_cache is not False and model_kwargs.get(CACHE_NAME) is None:
-            model_kwargs[CACHE_NAME] = self.new_cache()
+        if asked not in (None, "dynamic", "static"):
+            raise ValueError(f"cache_implementation is {asked!r}; wanted None, 'dynamic' or 'static': this model makes its own")
+        given = model_kwargs.get(CACHE_NAME)
+        if given is not None and asked is not None:
+            raise ValueError(f"both a cache and cache_implementation {asked!r} were given; wanted one of them")
+        if generation_config.use_cache is False or given is not None:
+            return
+        longest = max(max_cache_length, generation_config.max_cache_len or 0)
+        cache = model_kwargs[CACHE_NAME] = self.new_cache(longest if asked == "static" else None)
+        if generation_config.is_assistant:
+            # The tokens that it drafts may be rejected.
+            cache.activate_past_recording()

@@ -20,9 +20,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from models.assets import smollm2_folder
 from models.configuration import NHAConfig
-from models.convert import as_dtype, convert_pretrained, load_weights, read_config
+from models.convert import as_dtype, convert_pretrained
 from models.errors import ModelUnavailable
 from models.hub import hub_folder
+from models.load import load_pretrained
 from models.modeling import NHAForCausalLM
 from models.tokenizer import BOS, EOS, PAD, VOCABULARY, byte_tokenizer
 
@@ -159,7 +160,7 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     if colon and prefix in PREFIXES:
         mixer, window = PREFIXES[prefix]
         return _from_folder(name, _folder(rest), lambda path: _converted(path, mixer, window, dtype), device)
-    return _from_folder(name, _folder(name), lambda path: _as_saved(path, dtype), device)
+    return _from_folder(name, _folder(name), lambda path: load_pretrained(path, dtype=dtype), device)
 
 
 def _folder(name: str) -> Path:
@@ -180,17 +181,6 @@ def _nearest(name: str) -> str:
 
 def _converted(path: Path, mixer: str, window: int | None, dtype: torch.dtype) -> NHAForCausalLM:
     return convert_pretrained(path, mixer=mixer, windows=window, dtype=dtype)
-
-
-def _as_saved(path: Path, dtype: torch.dtype) -> NHAForCausalLM:
-    """A checkpoint as it is: one of this package's own, or a plain one with its attention."""
-    config = read_config(path)
-    if config.model_type != NHAConfig.model_type:
-        return convert_pretrained(path, mixer="attention", dtype=dtype)
-    model, missing = load_weights(path, config, dtype)
-    if missing:
-        raise ModelUnavailable(f"{path} lacks the weights {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}")
-    return model
 
 
 def _from_folder(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kernels.linear import resolve_backend
 from kernels.short_conv import short_convolution
-from models.cache import StateLayer
+from models.cache_layers import Rows, StateLayer
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class RecurrentMixer(nn.Module):
         super().__init__()
         self.layer_idx = layer_idx
 
-    def new_cache(self) -> StateLayer:
-        return StateLayer()
+    def new_cache(self, rows: Rows | None = None) -> StateLayer:
+        """An empty cache layer; of fixed shapes where `rows` is given."""
+        return StateLayer(rows is not None)
 
     def backend(self) -> str:
         """What the layer's operator runs on."""

@@ -21,6 +21,8 @@ from nha_eval.spec import Window
 # Files up to this size are read whole for the fingerprint; of larger ones the header and evenly spaced blocks, which
 # any training changes.
 WHOLE = 64 * 2**20
+# Of these types every layer is softmax attention.
+PLAIN = ("llama", "mistral", "qwen2", "qwen3")
 BLOCKS, BLOCK = 256, 64 * 2**10
 
 
@@ -162,11 +164,19 @@ def own_window(config: dict[str, Any]) -> Window:
     differ).
     """
     layers = config.get("num_hidden_layers") or 1
-    if config.get("model_type") == "nha":
+    if config.get("model_type") not in PLAIN:
+        # Asking the models imports torch, so plain attention is known here.
+        from models.errors import ModelUnavailable
+        from models.foreign import is_foreign, translated
         from models.mixers import mixer_class
 
-        mixers = config.get("mixers") or ["nha"] * layers
-        windows = config.get("windows") or [None] * len(mixers)
+        try:
+            config = translated(config, "config.json").fields if is_foreign(config) else config
+        except ModelUnavailable as error:
+            raise UserError(str(error)) from error
+    if "mixers" in config:
+        layers = config.get("num_hidden_layers") or 1
+        mixers, windows = (x if isinstance(x, list) else [x] * layers for x in (config["mixers"], config.get("windows")))
         windows = [window for mixer, window in zip(mixers, windows, strict=False) if mixer_class(mixer).has_window]
         if not windows:
             return "none"

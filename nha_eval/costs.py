@@ -19,10 +19,7 @@ import torch
 
 from models.cache import CACHE_NAME
 from nha_eval.peak_memory import PeakMemory
-
-STABLE = 0.05  # two calls that differ by less than this share are warm
-MAX_WARMUP = 3
-LEAST_REPEATS = 3
+from nha_eval.warming import warm_times
 
 
 class CostMeter:
@@ -117,20 +114,8 @@ class CostMeter:
             return time.perf_counter() - start
 
         began = time.monotonic()
-        cold = previous = timed()
-        for _ in range(MAX_WARMUP):
-            # When the repeats alone will use the budget up, one cold call has to be warm-up enough.
-            if time.monotonic() - began + LEAST_REPEATS * previous > seconds:
-                break
-            latest = timed()
-            settled = abs(latest - previous) <= STABLE * max(latest, previous)
-            previous = latest
-            if settled:
-                break
-        times: list[float] = []
-        while len(times) < repeats and (len(times) < LEAST_REPEATS or time.monotonic() - began < seconds):
-            times.append(timed())
-            on_progress(len(times), repeats)
+        cold = timed()
+        times = warm_times(timed, cold, repeats=repeats, seconds=seconds, began=began, on_progress=on_progress)
         return cold, times
 
     def _synchronise(self) -> None:

@@ -32,8 +32,9 @@ CHUNK = 16
 
 
 def chunked(
-    q, k, v, g, *, window, delay, rotary, slot_q, slot_k, slot_bias, scale, empty_slots, cu_seqlens, state, with_lse=False
-):
+    q, k, v, g, *, window, delay, rotary, slot_q, slot_k, slot_bias, scale, empty_slots, cu_seqlens, state, with_lse=False,
+    overwrite_state=False,
+):  # fmt: skip
     """The operator. Arguments as checked by `nha_attention`; `delay` and `scale` resolved; M may be 0 (no slots).
 
     Returns out [B, T, HQ, V] in q's dtype, a function that makes the NHAState after the last token, and
@@ -55,6 +56,7 @@ def chunked(
             empty_slots=empty_slots,
             state=state,
             with_lse=with_lse,
+            overwrite_state=overwrite_state,
         )
     exact = torch.float64 if q.dtype == torch.float64 else torch.float32
     dtype, heads = q.dtype, k.shape[2]

@@ -8,6 +8,7 @@ out, state = nha_attention(q1, k1, v1, g1, window=64, state=state, return_state=
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +139,7 @@ def nha_attention(
         if chosen == "triton":
             from kernels.nha.triton.op import triton_nha as run
         else:
-            run = chunked
+            run = partial(chunked, overwrite_state=overwrite_state)
         out, make_state, lse = run(q, k, v, g, **settings, with_lse=return_lse)
         after = make_state() if return_state else None
     return (out, after, lse) if return_lse else (out, after)

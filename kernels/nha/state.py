@@ -76,6 +76,31 @@ class NHAState:
         rings = {name: getattr(self, name) for name in RING_FIELDS}
         return replace(self, **{name: F.pad(x, (0, 0, 0, more)) for name, x in rings.items() if x is not None})
 
+    def why_not_before(self, count: int) -> str | None:
+        """Why the state of `count` >= 1 tokens ago cannot be had from this one, as the rest of a sentence; None where it can.
+
+        On a GPU this waits for it.
+        """
+        least, most = (int(x) for x in self.seen.aminmax())
+        if count > least:
+            return f"has seen {least} tokens of a sequence"
+        if self.slot_k.shape[2] and self.window is not None and most > self.delay:
+            return "has slots, into which tokens have been merged"
+        if self.window is not None and most > self.ring_size and count + self.window - 1 > self.ring_size:
+            return f"holds the last {self.ring_size} tokens, and a window of {self.window} would reach {count} further back"
+        return None
+
+    def before(self, count: int, size: int | None = None) -> NHAState:
+        """The state of `count` tokens ago, which `why_not_before` has found possible, with a ring of `size` positions (None: as
+        many as it would have had, or as are left of it)."""
+        seen = self.seen - count
+        if size is None:
+            size = min(int(seen.max()), self.ring_size - count)
+            size = size if self.window is None else min(max(self.window, self.delay), size)
+        kept, first = torch.full_like(seen, self.ring_size - count), self.seen - self.ring_size
+        rings = {name: advance_ring(None, x, first, kept, size) for name, x in self.chronological().items()}
+        return replace(self, seen=seen, **rings)
+
     def chronological(self) -> dict[str, Tensor]:
         """The ring's tensors with the newest token last (time is dim -2); positions never reached come first, as zeros."""
         size = self.ring_size

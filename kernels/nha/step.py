@@ -24,7 +24,9 @@ def can_step(time: int, window: int | None, delay: int, cu_seqlens: Tensor | Non
     return state.ring_size == max(window, delay)
 
 
-def step(q, k, v, g, *, window, delay, rotary, slot_q, slot_k, slot_bias, scale, empty_slots, state, with_lse):
+def step(
+    q, k, v, g, *, window, delay, rotary, slot_q, slot_k, slot_bias, scale, empty_slots, state, with_lse, overwrite_state
+):  # fmt: skip
     """The operator for q [B, 1, HQ, K] and a state for which `can_step` holds; returns as `chunked` does."""
     exact = torch.float64 if q.dtype == torch.float64 else torch.float32
     dtype, ring = q.dtype, state.ring_size
@@ -61,7 +63,8 @@ def step(q, k, v, g, *, window, delay, rotary, slot_q, slot_k, slot_bias, scale,
         for name, x in new.items():
             held = getattr(state, name)
             index = (place if held.dim() == 3 else place[..., None]).expand(x.shape)
-            rings[name] = held.scatter(-2, index, x.to(held.dtype))
+            put = held.scatter_ if overwrite_state else held.scatter
+            rings[name] = put(-2, index, x.to(held.dtype))
     if window:
         near = scale * (near_q @ rings["k"].to(exact).transpose(-1, -2))
         age = (seen[:, None] - torch.arange(ring, device=q.device)) % ring

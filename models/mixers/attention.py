@@ -6,6 +6,9 @@ state of constant size. Full attention is also what an NHA layer becomes when it
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
@@ -13,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 from kernels import sliding_window_attention
 from kernels.rotary import turn
 from models.batch import Batch
-from models.cache import StateLayer
+from models.cache_layers import FixedKeys, RingLayer, Rows, WindowLayer
 from models.layers import HeadProjections
 
 
@@ -26,22 +29,33 @@ class FullAttention(HeadProjections):
         super().__init__(config, layer_idx)
         self.window = config.windows[layer_idx]
 
-    def new_cache(self):
-        return DynamicLayer() if self.window is None else StateLayer()
+    def new_cache(self, rows: Rows | None = None):
+        """An empty cache layer for the window as it is; of fixed shapes where `rows` is given."""
+        if self.window is None:
+            return DynamicLayer() if rows is None else FixedKeys(rows)
+        return self.new_window_cache(rows is not None)
 
-    def everything(self, q: Tensor, k: Tensor, v: Tensor, batch: Batch, cache: DynamicLayer | None) -> Tensor:
+    def new_window_cache(self, fixed: bool) -> RingLayer:
+        """An empty cache layer for a window that is an int."""
+        return RingLayer(fixed)
+
+    def everything(self, q: Tensor, k: Tensor, v: Tensor, batch: Batch, cache: DynamicLayer | FixedKeys | None) -> Tensor:
         """q [B, T, HQ, K], k, v [B, T, H, K] -> [B, T, HQ, K], by torch's own kernel."""
         cos, sin = batch.cos[:, None], batch.sin[:, None]
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         q, k = turn(q, cos, sin), turn(k, cos, sin)
         if cache is not None:
-            k, v = cache.update(k, v)
-        causal = batch.attends is None and batch.new > 1
-        shared = self.query_heads != self.heads
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=batch.attends, is_causal=causal, scale=self.scale, enable_gqa=shared
-        )
-        return out.transpose(1, 2)
+            held = cache.update(k, v)
+            # Before the first token a cache of fixed shapes has nothing to meet but empty places.
+            k, v = (k, v) if isinstance(batch.past, int) and batch.past == 0 else held
+        attend = partial(F.scaled_dot_product_attention, scale=self.scale, enable_gqa=self.query_heads != self.heads)
+        if batch.lengths is None:
+            causal = batch.attends is None and batch.new > 1
+            return attend(q, k, v, attn_mask=batch.attends, is_causal=causal).transpose(1, 2)
+        # A mask of all tokens by all would take the memory that packing is there to save.
+        packed = (batch.pack(x.transpose(1, 2)).transpose(1, 2).split(batch.lengths, 2) for x in (q, k, v))
+        out = torch.cat([attend(*part, is_causal=True) for part in zip(*packed, strict=True)], 2)
+        return batch.spread(out.transpose(1, 2))
 
     def all_keys_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of every key and value of `length` tokens."""
@@ -52,6 +66,9 @@ class Mixer(FullAttention):
     """Softmax attention over everything or over a sliding window; `window` tokens, or None."""
 
     smallest_window = 1
+
+    def new_window_cache(self, fixed: bool) -> WindowLayer:
+        return WindowLayer(self.window, fixed)
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
         q, k, v = self.heads_of(hidden_states)
@@ -67,9 +84,11 @@ class Mixer(FullAttention):
             cu_seqlens=batch.cu_seqlens,
             state=None if cache is None else cache.state,
             return_state=cache is not None,
+            keep=None if cache is None else cache.keep(batch.new),
+            overwrite_state=cache is not None and not torch.is_grad_enabled(),
         )
         if cache is not None:
-            cache.advance(state, batch.new)
+            cache.advance(state, batch)
         return self.out_of(batch.spread(out))
 
     def backend(self) -> str:

@@ -69,7 +69,7 @@ class Mixer(RecurrentMixer):
             state=None if state is None else state.memory, return_state=keep,
         )  # fmt: skip
         if keep:
-            cache.advance(RecurrentState(memory, torch.cat(after, -1)), batch.new)
+            cache.advance(RecurrentState(memory, torch.cat(after, -1)), batch)
         gate = self.g_proj(x).unflatten(-1, (self.heads, -1))
         return batch.spread(self.o_proj(self.o_norm(out, gate).flatten(-2)))
 

@@ -52,6 +52,6 @@ class Mixer(RecurrentMixer):
             state=None if cache is None or cache.state is None else cache.state.memory, return_state=cache is not None,
         )  # fmt: skip
         if cache is not None:
-            cache.advance(RecurrentState(memory), batch.new)
+            cache.advance(RecurrentState(memory), batch)
         gate = self.g_proj(x).unflatten(-1, (self.heads, -1))
         return batch.spread(self.o_proj(self.g_norm_swish_gate(out, gate).flatten(-2)))

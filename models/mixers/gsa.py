@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.batch import Batch
-from models.cache import StateLayer
+from models.cache_layers import RingLayer, Rows
 from models.mixers.nha import GatedSlots
 
 
@@ -14,8 +14,8 @@ class Mixer(GatedSlots):
 
     has_window = False
 
-    def new_cache(self) -> StateLayer:
-        return StateLayer()
+    def new_cache(self, rows: Rows | None = None) -> RingLayer:
+        return RingLayer(rows is not None)
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
         return self.out_of(self.attend(hidden_states, batch, cache, 0))

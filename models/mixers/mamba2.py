@@ -68,7 +68,7 @@ class Mixer(RecurrentMixer):
             state=None if state is None else state.memory, return_state=keep,
         )  # fmt: skip
         if keep:
-            cache.advance(RecurrentState(memory, tail), batch.new)
+            cache.advance(RecurrentState(memory, tail), batch)
         return batch.spread(self.out_proj(self.norm(out.flatten(-2), gate)))
 
 

@@ -64,7 +64,7 @@ class GatedSlots(FullAttention):
             overwrite_state=cache is not None and not torch.is_grad_enabled(),
         )
         if cache is not None:
-            cache.advance(state, batch.new)
+            cache.advance(state, batch)
         return batch.spread(out)
 
     def operator_backend(self) -> str:

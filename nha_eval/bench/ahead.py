@@ -12,7 +12,7 @@ import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ MOST_PROCESSES = 16
 PATIENCE = 240  # seconds, after which what is not compiled is left to the run
 SHARED_LENGTH = 2048
 CANDIDATE_MS = {"warmup": 3, "rep": 15}
+Job = Callable[[], None]
 
 
 @contextmanager
@@ -65,17 +66,17 @@ def split(cases: list[Case]) -> tuple[list[Case], list[Case]]:
     return list(own), list(shared)
 
 
-def compile_ahead(cases: list[Case], device: torch.device, dtype: torch.dtype, seed: int, console: Console) -> None:
-    """Fill the disk caches with what the cases need on a GPU. Failures are left for the run to meet."""
+def compile_ahead(own: list[Job], shared: list[Job], device: torch.device, console: Console) -> None:
+    """Fill the disk caches with what the jobs, which can be pickled, need on a GPU: each of `own` in one process, all of
+    `shared` in all. Failures are left for the run to meet.
+    """
     processes = min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
-    own, shared = split(cases)
     if device.type != "cuda" or processes < 2 or not (own or shared):
         return
     began = time.monotonic()
     spawning = multiprocessing.get_context("spawn")
     workers = [
-        spawning.Process(target=_work, args=(rank, processes, own, shared, device, dtype, seed), daemon=True)
-        for rank in range(processes)
+        spawning.Process(target=_work, args=(rank, processes, own, shared, device), daemon=True) for rank in range(processes)
     ]
     try:
         for worker in workers:
@@ -89,7 +90,7 @@ def compile_ahead(cases: list[Case], device: torch.device, dtype: torch.dtype, s
     console.print(f"compiled ahead in {processes} processes: {time.monotonic() - began:.0f} s")
 
 
-def _work(rank: int, of: int, own: list[Case], shared: list[Case], device: Any, dtype: Any, seed: int) -> None:
+def _work(rank: int, of: int, own: list[Job], shared: list[Job], device: Any) -> None:
     # Whatever goes wrong here goes wrong again, and is told, where it is measured.
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
@@ -98,17 +99,21 @@ def _work(rank: int, of: int, own: list[Case], shared: list[Case], device: Any, 
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     torch.set_num_threads(1)
     torch.cuda.set_device(device)
-    for case in own[rank::of]:
-        _call(case, Draw(seed, device, dtype))
+    for job in own[rank::of]:
+        with suppress(Exception):
+            job()
     if shared:
         compile_only(rank, of)
-    for case in shared:
-        _call(case, Draw(seed, device, dtype))
+    for job in shared:
+        with suppress(Exception):
+            job()
 
 
-def _call(case: Case, draw: Draw) -> None:
-    if implementations.find(case.implementation).refusal(draw.device, draw.dtype, case) is None:
-        with suppress(Exception), set_up(case, draw) as work:
+def call_once(case: Case, device: torch.device, dtype: torch.dtype, seed: int) -> None:
+    """The job of a case of `bench op`, where it can be had here."""
+    draw = Draw(seed, device, dtype)
+    if implementations.find(case.implementation).refusal(device, dtype, case) is None:
+        with set_up(case, draw) as work:
             work.call()
             work.forget()
 

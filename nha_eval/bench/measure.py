@@ -17,9 +17,10 @@ import torch
 from nha_eval.bench import implementations
 from nha_eval.bench.check import check
 from nha_eval.bench.grid import Case
+from nha_eval.bench.machine import device_name, dtype_name
 from nha_eval.bench.setting import Draw, Work, set_up
 from nha_eval.bench.timing import Budget, captured, quartiles, significant, times_ms
-from nha_eval.errors import MachineError, is_out_of_memory, one_line
+from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.peak_memory import PeakMemory
 
 TUNING_LENGTH = 8192
@@ -62,17 +63,6 @@ class Meter:
             yield {**self._about(case, graph), "status": status, "reason": reason}
         if failure is not None:
             self._tidy()
-
-    def healthy(self) -> None:
-        """Raises MachineError when the GPU takes no more work: an illegal access leaves it so until the process ends."""
-        if self.device.type != "cuda":
-            return
-        try:
-            torch.cuda.synchronize(self.device)
-        except Exception as problem:
-            raise MachineError(
-                f"the GPU takes no more work after the last row ({one_line(problem, 120)}); the same command goes on after it"
-            ) from problem
 
     def _draw(self) -> Draw:
         return Draw(self.seed, self.device, self.dtype)
@@ -132,7 +122,7 @@ class Meter:
             "slots": shape.slots,
             "length": case.length,
             "window": case.window_text,
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": dtype_name(self.dtype),
             "device": device_name(self.device),
             "graph": graph,
         }
@@ -157,7 +147,7 @@ class Meter:
 
 
 def case_keys(case: Case, dtype: torch.dtype) -> dict[bool, dict[str, Any]]:
-    """For each way of timing the case, what `rows.key` wants to know."""
+    """For each way of timing the case, what the table's key wants to know."""
     about = {
         "implementation": case.implementation,
         "phase": case.phase,
@@ -165,14 +155,9 @@ def case_keys(case: Case, dtype: torch.dtype) -> dict[bool, dict[str, Any]]:
         "batch": case.batch,
         "length": case.length,
         "window": case.window_text,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
     }
     return {graph: {**about, "graph": graph} for graph in case.graphs}
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def peak_extra_mb(work: Work, device: torch.device) -> float:

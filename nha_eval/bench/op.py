@@ -5,30 +5,26 @@ run(OpRun(plan(device_type="cpu"), torch.device("cpu"), torch.float32, out=Path(
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from nha_eval.bench import table
-from nha_eval.bench.ahead import compile_ahead, short_tuning
-from nha_eval.bench.ceilings import measure_ceilings
+from nha_eval.bench import machine, table
+from nha_eval.bench.ahead import call_once, compile_ahead, short_tuning, split
+from nha_eval.bench.ceilings import ceilings_of
 from nha_eval.bench.grid import Case
-from nha_eval.bench.measure import Meter, case_keys, device_name
-from nha_eval.bench.rows import Rows, key, read
+from nha_eval.bench.measure import Meter, case_keys
+from nha_eval.bench.rows import OP, Rows
 from nha_eval.bench.setting import Draw
+from nha_eval.bench.showing import show_folder
 from nha_eval.bench.timing import Budget
-from nha_eval.environment import command_line, describe
-from nha_eval.errors import DONE, UserError
+from nha_eval.errors import DONE
 
 PEERS = ("torch", "triton", "fla-core", "tilelang", "flash-attn")
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -44,38 +40,15 @@ class OpRun:
     fresh: bool = False
 
 
-def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of a run; `auto` is the GPU where there is one and bf16 there, fp32 on a CPU. UserError for what
-    cannot be had.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = None
-    if chosen is None or chosen.type not in ("cuda", "cpu"):
-        raise UserError(f"device {device!r}: wanted is auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {device!r}: GPUs that torch can use here: {torch.cuda.device_count()}; give --device cpu")
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", chosen.index or 0)
-    if dtype == "auto":
-        dtype = "bfloat16" if chosen.type == "cuda" else "float32"
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r}: wanted is auto, {', '.join(DTYPES)}")
-    return chosen, DTYPES[dtype]
-
-
 def run(wanted: OpRun) -> int:
     """Measure what the folder does not hold yet, print the table, draw the picture; 0 when all rows are there."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with Rows(wanted.out, identity(wanted), wanted.fresh) as rows:
+    with Rows(wanted.out, OP, identity(wanted), wanted.fresh) as rows:
         rows.record(_environment(wanted))
-        done = {key(row) for row in rows.rows}
+        done = {OP.key_of(row) for row in rows.rows}
         todo = []
         for case in wanted.cases:
-            graphs = tuple(graph for graph, about in case_keys(case, wanted.dtype).items() if key(about) not in done)
+            graphs = tuple(graph for graph, about in case_keys(case, wanted.dtype).items() if OP.key_of(about) not in done)
             if graphs:
                 todo.append((case, graphs))
         if todo:
@@ -91,28 +64,17 @@ def run(wanted: OpRun) -> int:
 
 def show(folder: Path) -> None:
     """Print a folder's table, and draw its picture where matplotlib is installed. UserError when there is no table."""
-    rows = read(folder)
-    if not rows:
-        raise UserError(f"no table of `bench op` in {folder}; give the folder that it wrote, such as results/runs/bench-op")
-    table.show(rows)
-    print(folder / "bench-op.csv")
-    try:
-        from nha_eval.plots import _bench_op
-        from nha_eval.plots._style import NothingToDraw
-    except ImportError as problem:
-        print(f"no picture: {problem}; `bench show {folder}` draws it where matplotlib is installed")
-        return
-    try:
-        for path in _bench_op.write(folder):
-            print(path)
-    except NothingToDraw as problem:
-        print(problem)
+    show_folder(folder, OP, table.show, "nha_eval.plots._bench_op")
 
 
 def _measure(wanted: OpRun, rows: Rows, todo: list[tuple[Case, tuple[bool, ...]]], console: Console) -> None:
-    ceilings = _ceilings(wanted, rows)
+    ceilings = ceilings_of(rows, Draw(wanted.seed, wanted.device, wanted.dtype), wanted.budget)
     console.print(f"ceilings: {ceilings['gbps']:,.0f} GB/s copy, {ceilings['tflops']:,.4g} TFLOP/s matrix product")
-    compile_ahead([case for case, _ in todo], wanted.device, wanted.dtype, wanted.seed, console)
+    own, shared = (
+        [partial(call_once, case, wanted.device, wanted.dtype, wanted.seed) for case in cases]
+        for cases in split([case for case, _ in todo])
+    )
+    compile_ahead(own, shared, wanted.device, console)
     longest: dict[tuple[str, str, str], int] = {}
     for case in wanted.cases:
         point = (case.implementation, case.shape.name, case.phase)
@@ -127,22 +89,7 @@ def _measure(wanted: OpRun, rows: Rows, todo: list[tuple[Case, tuple[bool, ...]]
             if why is None or why not in told:
                 console.print(f"[{place}/{len(todo)}] {_headline(row)}", markup=False)
             told.add(why)
-        meter.healthy()
-
-
-def _ceilings(wanted: OpRun, rows: Rows) -> dict[str, float]:
-    """Those of the folder, so that all its shares are of the same ones, else measured now."""
-    dtype = str(wanted.dtype).removeprefix("torch.")
-
-    def there() -> dict[str, float]:
-        own = [row for row in rows.rows if row["phase"] == "ceiling" and row["dtype"] == dtype]
-        return {column: float(row[column]) for row in own for column in ("tflops", "gbps") if row[column]}
-
-    if len(there()) < 2:
-        about = {"dtype": dtype, "device": device_name(wanted.device)}
-        for row in measure_ceilings(Draw(wanted.seed, wanted.device, wanted.dtype), wanted.budget):
-            rows.append({**row, **about})
-    return there()
+        machine.healthy(wanted.device)
 
 
 def _headline(row: dict[str, Any]) -> str:
@@ -160,46 +107,14 @@ def _headline(row: dict[str, Any]) -> str:
 
 def identity(wanted: OpRun) -> dict[str, Any]:
     """What must be the same for rows to stand in one table."""
-    return {
-        "device": device_name(wanted.device),
-        "seed": wanted.seed,
-        "python": platform.python_version(),
-        **{name: _version(name) for name in PEERS},
-        "sources": source_digest(),
-    }
+    return machine.identity(wanted.device, wanted.seed, PEERS, source_digest())
 
 
 def source_digest() -> str:
     """Twelve hex digits of what is measured and how: the files of `kernels` and of the implementations."""
-    root = Path(__file__).resolve().parent
-    digest = hashlib.sha256()
-    for folder in (root.parent.parent / "kernels", root / "implementations"):
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return machine.digest("kernels", "nha_eval/bench/implementations")
 
 
 def _environment(wanted: OpRun) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_properties(wanted.device) if wanted.device.type == "cuda" else None
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command_line(),
-        **describe(),
-        "gpu": None
-        if gpu is None
-        else {"name": gpu.name, "memory_gb": gpu.total_memory / 2**30, "l2_bytes": gpu.L2_cache_size},
-        "cuda": torch.version.cuda,
-        "threads": torch.get_num_threads(),
-        "seed": wanted.seed,
-        "device": str(wanted.device),
-        "dtype": str(wanted.dtype).removeprefix("torch."),
-        "warmup_ms": wanted.budget.warmup_ms,
-        "repeat_ms": wanted.budget.repeat_ms,
-    }
+    budget = {"warmup_ms": wanted.budget.warmup_ms, "repeat_ms": wanted.budget.repeat_ms}
+    return machine.environment(wanted.device, wanted.dtype, wanted.seed, **budget)

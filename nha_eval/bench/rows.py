@@ -1,4 +1,4 @@
-"""bench-op.csv: tidy, a row a figure-set, written as soon as it is measured.
+"""bench-op.csv and bench-model.csv: tidy, a row a figure-set, written as soon as it is measured.
 
 The same command again goes on where it stopped: a row that is there, whatever its status, is not measured again. So that
 figures of two machines, of two versions or of changed kernels never stand in one table, a folder belongs to the machine
@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +20,68 @@ from filelock import FileLock, Timeout
 from nha_eval.errors import MachineError, UserError, is_disk_trouble
 from nha_eval.journal import plain, write_atomic
 
-COLUMNS = [
-    *("implementation", "phase", "shape", "batch", "query_heads", "kv_heads", "key_dim", "value_dim", "slots"),
-    *("length", "window", "dtype", "device", "backend"),
-    *("latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats", "graph"),
-    *("tflops", "gbps", "roofline_share", "peak_memory_mb", "note", "status", "reason"),
-]
-KEY = ("implementation", "phase", "shape", "batch", "length", "window", "dtype", "graph")
-TABLE, ENVIRONMENT = "bench-op.csv", "environment.json"
+ENVIRONMENT = "environment.json"
 
 
-def key(row: dict[str, Any]) -> tuple[str, ...]:
-    """What a row is a measurement of."""
-    return tuple(_text(row.get(column)) for column in KEY)
+@dataclass(frozen=True)
+class Table:
+    """A table by its name, as in `bench-op`; `key` are the columns that say what a row is a measurement of."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.csv"
+
+    @property
+    def command(self) -> str:
+        return self.name.replace("-", " ")
+
+    def key_of(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """What a row is a measurement of."""
+        return tuple(_text(row.get(column)) for column in self.key)
 
 
-def read(folder: Path) -> list[dict[str, str]]:
+OP = Table(
+    "bench-op",
+    (
+        *("implementation", "phase", "shape", "batch", "query_heads", "kv_heads", "key_dim", "value_dim", "slots"),
+        *("length", "window", "dtype", "device", "backend"),
+        *("latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats", "graph"),
+        *("tflops", "gbps", "roofline_share", "peak_memory_mb", "note", "status", "reason"),
+    ),
+    ("implementation", "phase", "shape", "batch", "length", "window", "dtype", "graph"),
+)
+MODEL = Table(
+    "bench-model",
+    (
+        *("model", "size", "parameters", "phase", "length_asked", "length", "batch_asked", "batch", "window", "checkpointing"),
+        *("dtype", "device", "backend"),
+        *("latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats", "cold_start_ms", "graph", "tokens_per_s"),
+        *("peak_memory_mb", "state_bytes", "state_bytes_held", "weight_bytes", "floor_ms", "floor_share"),
+        *("tflops", "gbps", "note", "status", "reason"),
+    ),
+    ("model", "size", "phase", "length_asked", "batch_asked", "window", "checkpointing", "dtype"),
+)
+
+
+def read(folder: Path, table: Table) -> list[dict[str, str]]:
     """The whole rows of a folder's table, as text; a last line that was cut off is left out. Empty where there is none."""
     try:
-        text = (folder / TABLE).read_bytes().decode("utf-8", errors="replace")
+        text = (folder / table.file).read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
     whole = text[: text.rfind("\n") + 1]
     found = list(csv.reader(io.StringIO(whole)))
-    if not found or found[0] != COLUMNS:
+    if not found or found[0] != list(table.columns):
         if whole:
-            raise UserError(f"{folder / TABLE} is no table of `bench op`: give another --out, or --fresh to replace it")
+            raise UserError(
+                f"{folder / table.file} is no table of `{table.command}`: give another --out, or --fresh to replace it"
+            )
         return []
-    return [dict(zip(COLUMNS, line, strict=True)) for line in found[1:] if len(line) == len(COLUMNS)]
+    return [dict(zip(table.columns, line, strict=True)) for line in found[1:] if len(line) == len(table.columns)]
 
 
 def _text(value: Any) -> str:
@@ -66,8 +101,8 @@ class Rows:
     UserError when it cannot be written, belongs to another machine or other sources, or another run works in it.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], fresh: bool):
-        self.folder, self.rows = folder, []
+    def __init__(self, folder: Path, table: Table, identity: dict[str, Any], fresh: bool):
+        self.folder, self.table, self.rows = folder, table, []
         self._identity, self._fresh = plain(identity), fresh
 
     def __enter__(self) -> Rows:
@@ -82,11 +117,12 @@ class Rows:
                 raise
             raise UserError(f"cannot write into {self.folder}: {problem.strerror or problem}; give another --out") from problem
         try:
-            self.rows = [] if self._fresh else read(self.folder)
+            self.rows = [] if self._fresh else read(self.folder, self.table)
             if self.rows:
                 self._compare_identity()
             # Also takes a cut-off last line away.
-            write_atomic(self.folder / TABLE, "".join(_line(line) for line in (COLUMNS, *map(self._values, self.rows))))
+            lines = (list(self.table.columns), *map(self._values, self.rows))
+            write_atomic(self.folder / self.table.file, "".join(map(_line, lines)))
         except BaseException:
             self._lock.release()
             raise
@@ -95,9 +131,8 @@ class Rows:
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
-    @staticmethod
-    def _values(row: dict[str, Any]) -> list[Any]:
-        return [row.get(column) for column in COLUMNS]
+    def _values(self, row: dict[str, Any]) -> list[Any]:
+        return [row.get(column) for column in self.table.columns]
 
     def _compare_identity(self) -> None:
         there = read_environment(self.folder).get("identity") or {}
@@ -123,16 +158,16 @@ class Rows:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row durably. MachineError when the disk is full or gone."""
-        self.rows.append({column: _text(row.get(column)) for column in COLUMNS})
+        self.rows.append({column: _text(row.get(column)) for column in self.table.columns})
         try:
-            with (self.folder / TABLE).open("a", encoding="utf-8", newline="") as file:
+            with (self.folder / self.table.file).open("a", encoding="utf-8", newline="") as file:
                 file.write(_line(self._values(row)))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as problem:
             raise MachineError(
-                f"cannot write {self.folder / TABLE}: {problem.strerror or problem}; what was measured is kept: free some "
-                "space, then give the same command again"
+                f"cannot write {self.folder / self.table.file}: {problem.strerror or problem}; what was measured is kept: "
+                "free some space, then give the same command again"
             ) from problem
 
 

@@ -37,6 +37,10 @@ class Draw:
         """Standard normal values."""
         return torch.randn(*shape, generator=self._generator, device=self.device, dtype=self.dtype)
 
+    def tokens(self, vocabulary: int, *shape: int) -> Tensor:
+        """Token ids below `vocabulary`."""
+        return torch.randint(vocabulary, shape, generator=self._generator, device=self.device)
+
     def unit(self, *shape: int) -> Tensor:
         """Random directions: the last dimension has length 1."""
         return torch.nn.functional.normalize(self.normal(*shape), dim=-1)

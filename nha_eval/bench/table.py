@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from nha_eval.bench.grid import PHASES
+from nha_eval.bench.rows import OP, Table
 
 WIDTH = 150  # columns, on a narrower terminal too: a wrapped line can be read, a cut-off figure cannot
 FROM, TO = "32768", "131072"
@@ -28,24 +29,36 @@ def show(rows: list[dict[str, str]], console: Any = None) -> None:
 
     console = console or Console(highlight=False)
     console.width = max(console.width, WIDTH)
-    ceilings = [row for row in rows if row["phase"] == "ceiling"]
     measured = [row for row in rows if row["phase"] != "ceiling"]
     for table in (*_phase_tables(measured), _decode_table(measured), _packed_table(measured)):
         if table is not None:
             console.print(table)
-    for row in ceilings:
-        what = f"{figures(row['gbps'], 4)} GB/s" if row["gbps"] else f"{figures(row['tflops'], 4)} TFLOP/s"
-        console.print(f"ceiling: {row['implementation']} {what} ({row['note']}, {row['dtype']}, {row['device']})", markup=False)
+    print_ceilings(rows, OP, console)
+    print_reasons(measured, OP, console)
+
+
+def print_ceilings(rows: list[dict[str, str]], kind: Table, console: Any) -> None:
+    """A line for each ceiling that was measured."""
+    for row in rows:
+        if row["phase"] == "ceiling":
+            what = f"{figures(row['gbps'], 4)} GB/s" if row["gbps"] else f"{figures(row['tflops'], 4)} TFLOP/s"
+            name = row[kind.key[0]]
+            console.print(f"ceiling: {name} {what} ({row['note']}, {row['dtype']}, {row['device']})", markup=False)
+
+
+def print_reasons(rows: list[dict[str, str]], kind: Table, console: Any) -> None:
+    """A line for each reason why something is not there, with the phases in which it is not."""
     reasons = defaultdict(list)
-    for row in measured:
+    for row in rows:
         if row["status"] != "ok":
-            reasons[(row["implementation"], row["status"], row["reason"])].append(row)
+            reasons[(row[kind.key[0]], row["status"], row["reason"])].append(row)
     for (name, status, reason), those in reasons.items():
         where = " and ".join(dict.fromkeys(row["phase"] for row in those))
         console.print(f"{name}, {where}: {SHORT.get(status, status)}: {reason}", markup=False, soft_wrap=True)
 
 
-def _table(title: str, *columns: str):
+def new_table(title: str, *columns: str):
+    """An empty table whose first two columns stand to the left."""
     from rich import box
     from rich.table import Table
 
@@ -77,7 +90,7 @@ def _phase_tables(rows: list[dict[str, str]]):
             columns = [f"{int(length):,}" for length in lengths]
             rest = ["at", "TFLOP/s", "GB/s", "roofline", "extra MB"]
             note = f" (growth: {int(TO):,} over {int(FROM):,})" if growth else ""
-            table = _table(
+            table = new_table(
                 f"Shape {shape}, {dtype}, {phase}: median ms by length{note}",
                 "implementation",
                 "window",
@@ -121,7 +134,7 @@ def _decode_table(rows: list[dict[str, str]]):
     if not part:
         return None
     columns = ("shape", "dtype", "batch", "context", "us a step", "quartiles", "TFLOP/s", "GB/s", "roofline", "extra MB")
-    table = _table("Decode: median microseconds of one step of all sequences", "implementation", "window", *columns)
+    table = new_table("Decode: median microseconds of one step of all sequences", "implementation", "window", *columns)
     for row in part:
         where = (row["shape"], row["dtype"], row["batch"], f"{int(row['length']):,}")
         if row["status"] != "ok":
@@ -139,7 +152,7 @@ def _packed_table(rows: list[dict[str, str]]):
     part = [row for row in rows if row["phase"].endswith("packed")]
     if not part:
         return None
-    table = _table(
+    table = new_table(
         "Packed sequences against equal ones, ms", "implementation", "window", "shape", "dtype", "phase", "tokens",
         "packed", "equal", "packed/equal",
     )  # fmt: skip

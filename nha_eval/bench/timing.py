@@ -66,6 +66,21 @@ def _by_the_clock(call: Callable[[], Any], budget: Budget, grads: Sequence[Tenso
     return times
 
 
+def one_ms(call: Callable[[], Any], device: torch.device) -> float:
+    """Milliseconds of one call that finds the device idle: on a GPU from its first event to its last, launching included."""
+    if device.type != "cuda":
+        began = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - began)
+    started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    started.record()
+    call()
+    ended.record()
+    torch.cuda.synchronize(device)
+    return started.elapsed_time(ended)
+
+
 def captured(call: Callable[[], Any]) -> Callable[[], None]:
     """The replay of a CUDA graph of `call`. RuntimeError where something in it cannot be captured."""
     aside = torch.cuda.Stream()

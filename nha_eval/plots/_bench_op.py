@@ -10,17 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from nha_eval.plots import render, write_bytes
-
-from ._frames import clean_text, window_order
-from ._settings import window_label
-from ._style import INK, LINES, MARKERS, MUTED, PALETTE, NothingToDraw, finish, length_axis, panels, style, value_axis
+from ._bench_lines import draw_lines, handles, looks_of, markers_of, typed, write_figure
+from ._frames import clean_text
+from ._style import INK, LINES, PALETTE, NothingToDraw, finish, length_axis, panels, style, value_axis
 
 PHASES = ("forward", "forward+backward")
 # Fixed, so that an implementation looks the same whichever others a run had: softmax over everything in ink, windows warm.
@@ -43,24 +38,17 @@ def write(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     with style():
         figure = draw(pd.read_csv(folder / "bench-op.csv", dtype=str, keep_default_na=False))
-    written = []
-    for suffix in ("svg", "png"):
-        path = folder / f"bench-op.{suffix}"
-        write_bytes(path, render(figure, suffix))
-        written.append(path)
-    return written
+    return write_figure(figure, folder, "bench-op")
 
 
 def draw(table: pd.DataFrame, columns: int | None = None) -> Figure:
     """The figure of a bench-op.csv read as text; NothingToDraw when no whole pass was timed."""
-    rows = pd.DataFrame({name: table[name].map(clean_text) for name in TEXT})
-    for name in NUMBERS:
-        rows[name] = pd.to_numeric(table[name], errors="coerce")
+    rows = typed(table, TEXT, NUMBERS)
     rows = rows[(rows["status"] == "ok") & rows["phase"].isin(PHASES) & (rows["latency_ms"] > 0) & (rows["graph"] != "True")]
     if rows.empty:
         raise NothingToDraw("no latency to draw: no forward of bench-op.csv is ok yet")
-    looks = _looks(rows["implementation"])
-    markers = _markers(rows["window"])
+    looks = looks_of(rows["implementation"], LOOKS)
+    markers = markers_of(rows["window"])
     wanted = [
         (shape, phase, part)
         for shape, dtype in dict.fromkeys(zip(rows["shape"], rows["dtype"], strict=True))
@@ -69,17 +57,15 @@ def draw(table: pd.DataFrame, columns: int | None = None) -> Figure:
     ]
     figure, all_axes = panels(len(wanted), columns=columns or (2 if len(wanted) > 1 else 1))
     for axes, (shape, phase, part) in zip(all_axes, wanted, strict=True):
-        _panel(axes, part, looks, markers)
+        draw_lines(axes, part, "implementation", "latency_ms", looks, markers, quartiles=True)
+        length_axis(axes, part["length"].tolist())
+        value_axis(axes, part["latency_ms"].tolist())
+        axes.set_ylabel("median latency (ms)")
         first = part.iloc[0]
         axes.set_title(f"Shape {clean_text(shape, 24)}, {phase}\n{_what(first)}")
         axes.set_xlabel(f"tokens ({clean_text(first['dtype'], 12)}, {clean_text(first['device'], 24)})")
     used = [name for name in looks if name in set(rows["implementation"])]
-    handles = [Line2D([], [], color=looks[name][0], linestyle=looks[name][1], label=name) for name in used]
-    handles += [
-        Line2D([], [], color=MUTED, marker=marker, linestyle="none", label=window_label(window))
-        for window, marker in markers.items()
-    ]
-    finish(figure, handles)
+    finish(figure, handles(used, looks, markers))
     return figure
 
 
@@ -88,40 +74,3 @@ def _what(row: pd.Series) -> str:
     if row["query_heads"] != row["kv_heads"]:
         heads += f" on {row['kv_heads']:.0f}"
     return f"{heads} heads of {row['key_dim']:.0f}, batch {row['batch']:.0f}"
-
-
-def _looks(names: pd.Series) -> dict[str, tuple[str, object]]:
-    others = [name for name in dict.fromkeys(names) if name not in LOOKS]
-    spare = {name: (PALETTE[4], LINES[index % len(LINES)]) for index, name in enumerate(others)}
-    return {**LOOKS, **spare}
-
-
-def _markers(windows: pd.Series) -> dict[str, str]:
-    ordered = sorted(set(windows), key=window_order)
-    numbered = [window for window in ordered if window not in ("full", "none")]
-    known = {window: MARKERS[index % len(MARKERS)] for index, window in enumerate(numbered)}
-    return {window: {"full": "*", "none": "h"}.get(window) or known[window] for window in ordered}
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, object]], markers: dict[str, str]) -> None:
-    # Those that matter most are drawn last, over the others.
-    names = sorted(set(rows["implementation"]), key=lambda name: list(looks).index(name), reverse=True)
-    for name in names:
-        for window in sorted(set(rows.loc[rows["implementation"] == name, "window"]), key=window_order):
-            own = rows[(rows["implementation"] == name) & (rows["window"] == window)].sort_values("length")
-            x, y = own["length"].to_numpy(), own["latency_ms"].to_numpy()
-            ends = own[["latency_ms_p25", "latency_ms_p75"]].to_numpy().T
-            bars = np.nan_to_num(np.maximum(np.array([y - ends[0], ends[1] - y]), 0))
-            axes.errorbar(
-                *(x, y, bars),
-                color=looks[name][0],
-                linestyle=looks[name][1],
-                marker=markers[window],
-                markersize={"full": 8}.get(window, 4.5),
-                elinewidth=1.0,
-                linewidth=2.0 if name == "nha" else 1.3,
-                label=f"{name}|{window}",
-            )
-    length_axis(axes, rows["length"].tolist())
-    value_axis(axes, rows["latency_ms"].tolist())
-    axes.set_ylabel("median latency (ms)")

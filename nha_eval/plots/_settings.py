@@ -60,8 +60,8 @@ def setting_label(setting: Setting, limit: int = 40) -> str:
 
 
 def window_label(window: str, limit: int = 24) -> str:
-    """`window 64`, `full attention`, `no window`, or the name of a per-layer setting."""
-    if window.isdecimal():
+    """`window 64`, `window T/8`, `full attention`, `no window`, or the name of a per-layer setting."""
+    if window.isdecimal() or window.removeprefix("T/").isdecimal():
         return f"window {window}"
     known = {"full": "full attention", "none": "no window", "own": "its own windows"}
     return known.get(window, clean_text(window, limit))

@@ -1,4 +1,5 @@
-"""`bench op`: the operator's time and memory beside its peers; `bench show`: the same of figures that are there already."""
+"""`bench op`, `bench model`: time and memory of the operator and of whole models beside their peers; `bench show`: the same of
+figures that are there already."""
 
 import os
 from pathlib import Path
@@ -6,16 +7,21 @@ from typing import Annotated
 
 import typer
 
-HELP = "Time and memory of the operator beside its peers, measured in one run."
+HELP = "Time and memory of the operator, and of whole models, beside their peers, measured in one run."
 EXAMPLES = {
     "op": (
         "Example: [bold]python run_eval.py bench op --shape A --length 2048,32768 --only nha,flex[/bold]\n\n"
         "The same command goes on where it stopped; figures of another machine or of changed kernels need "
         "[bold]--fresh[/bold] or another [bold]--out[/bold]."
     ),
+    "model": (
+        "Example: [bold]python run_eval.py bench model --model transformer++,nha --length 2048,32768 --phase decode[/bold]\n\n"
+        "The same command goes on where it stopped, and several with unlike [bold]--model[/bold] fill one folder; figures of "
+        "another machine or of changed sources need [bold]--fresh[/bold] or another [bold]--out[/bold]."
+    ),
     "show": "Example: [bold]python run_eval.py bench show results/runs/bench-op[/bold]",
 }
-OUT = Path("results/runs/bench-op")
+OUT, MODEL_OUT = Path("results/runs/bench-op"), Path("results/runs/bench-model")
 
 
 def op(
@@ -51,10 +57,9 @@ def op(
     lengths, windows = _integers("length", length, least=16), _integers("window", window, least=0)
     if warmup < 0 or repeat < 0:
         raise UserError(f"--warmup {warmup:g} --repeat {repeat:g}: wanted are milliseconds, 0 or more")
-    # Read when torch is imported. GNU OpenMP's threads wait for each other in a busy loop, which beside any other busy
-    # process makes small operators a hundred times slower; this many turns cost nothing on an idle machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    from nha_eval.bench.op import OpRun, resolve_device, run
+    _wait_idly()
+    from nha_eval.bench.machine import resolve_device
+    from nha_eval.bench.op import OpRun, run
 
     chosen, kind = resolve_device(device, dtype)
     from nha_eval.bench.grid import plan
@@ -72,15 +77,98 @@ def op(
     return run(OpRun(cases, chosen, kind, out, seed, Budget(warmup, repeat), fresh))
 
 
-def show(folder: Annotated[Path, typer.Argument(help="The folder that `bench op` wrote.")] = OUT) -> int:
-    """Print a folder's table and draw its picture, as of figures brought from another machine."""
-    from nha_eval.bench.op import show as show_folder
+def model(
+    model: Annotated[
+        list[str] | None, typer.Option(help="nha,transformer++ and other patterns, and peers such as hf-llama. Default: all.")
+    ] = None,
+    size: Annotated[list[str] | None, typer.Option(help="tiny, 340m, 1.3b. Default: 1.3b on a GPU, tiny on a CPU.")] = None,
+    length: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tokens, and `longest` that fits: 2048,longest. Default: 512 to 131072 on a GPU (2048 to 32768 in training)."
+        ),
+    ] = None,
+    batch: Annotated[
+        list[str] | None,
+        typer.Option(help="Sequences, and the `largest` batch that fits, which is for decode alone. Default: 1,largest."),
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(help="Tokens, or a share of the length: 64,T/8. Default: 64; for nha 0,64,1024,T/8 (less on a CPU)."),
+    ] = None,
+    phase: Annotated[list[str] | None, typer.Option(help="prefill, decode, train. Default: all.")] = None,
+    checkpointing: Annotated[
+        list[str] | None,
+        typer.Option(help="Training with activations made again in the backward: off, on, or off,on. Default: on from 16384."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Four models at two lengths.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32. auto: bfloat16 on a GPU.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, tokens and caches.")] = 0,
+    seconds: Annotated[float, typer.Option(help="Of a row, after its first call; three repeats are always made.")] = 2.0,
+    repeats: Annotated[int, typer.Option(help="At most, for a row.")] = 20,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what the folder holds.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the table, environment.json and picture.")] = MODEL_OUT,
+) -> int:
+    """What whole models with random weights cost against length: prefill, decoding, a training step.
 
-    show_folder(folder)
+    A length or batch that does not fit is a row `oom`; what cannot be had here is a row with its reason.
+    """
+    from nha_eval.errors import UserError
+
+    lengths = _counted("length", length, least=16, word="longest")
+    batches = _counted("batch", batch, least=1, word="largest")
+    windows = _counted("window", window, least=0, share=True)
+    ways = _split(checkpointing)
+    for way in ways or ():
+        if way not in ("on", "off"):
+            raise UserError(f"--checkpointing {way!r}: wanted is on, off, or off,on")
+    if seconds <= 0 or repeats < 1:
+        raise UserError(f"--seconds {seconds:g} --repeats {repeats}: wanted are more than 0 seconds and at least 1 repeat")
+    _wait_idly()
+    from nha_eval.bench.machine import resolve_device
+
+    chosen, kind = resolve_device(device, dtype)
+    from nha_eval.bench.model import ModelRun, run
+    from nha_eval.bench.model_grid import plan
+    from nha_eval.bench.model_measure import RowBudget
+
+    cases = plan(
+        device_type=chosen.type,
+        models=_split(model),
+        sizes=_split(size),
+        lengths=lengths,
+        batches=batches,
+        windows=windows,
+        phases=_split(phase),
+        checkpointing=ways,
+        quick=quick,
+    )
+    return run(ModelRun(cases, chosen, kind, out, seed, RowBudget(seconds, repeats), fresh))
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(help="The folder that `bench op` or `bench model` wrote.")] = OUT,
+) -> int:
+    """Print a folder's tables and draw their pictures, as of figures brought from another machine."""
+    from nha_eval.bench import rows
+    from nha_eval.errors import UserError
+
+    kinds = [table for table in (rows.OP, rows.MODEL) if (folder / table.file).is_file()]
+    if not kinds:
+        raise UserError(
+            f"no table of `bench op` or `bench model` in {folder}; give the folder that one of them wrote, such as {OUT}"
+        )
+    for table in kinds:
+        if table is rows.OP:
+            from nha_eval.bench.op import show as show_folder
+        else:
+            from nha_eval.bench.model import show as show_folder
+        show_folder(folder)
     return 0
 
 
-COMMANDS = {"op": op, "show": show}
+COMMANDS = {"op": op, "model": model, "show": show}
 
 
 def _split(values: list[str] | None) -> list[str] | None:
@@ -95,3 +183,30 @@ def _integers(name: str, values: list[str] | None, least: int) -> list[int] | No
         if not (text.isdecimal() and int(text) >= least):
             raise UserError(f"--{name} {text!r}: wanted are integers from {least}, as in --{name} 2048,32768")
     return None if texts is None else sorted({int(text) for text in texts})
+
+
+def _counted(name: str, values: list[str] | None, least: int, word: str = "", share: bool = False) -> list[str] | None:
+    """Integers from `least`, ascending, then what `word` or a share such as T/8 says, as text; UserError for others."""
+    from nha_eval.errors import UserError
+
+    texts = _split(values)
+    if texts is None:
+        return None
+    numbers, others = [], []
+    for text in texts:
+        if text.isdecimal() and int(text) >= least:
+            numbers.append(int(text))
+        elif (word and text == word) or (share and text.startswith("T/") and text[2:].isdecimal() and int(text[2:])):
+            others.append(text)
+        else:
+            more = f" or {word}" if word else " or shares of the length such as T/8"
+            raise UserError(
+                f"--{name} {text!r}: wanted are integers from {least}{more}, as in --{name} {max(least, 64)},{word or 'T/8'}"
+            )
+    return [*(str(number) for number in sorted(set(numbers))), *dict.fromkeys(others)]
+
+
+def _wait_idly() -> None:
+    # Read when torch is imported. GNU OpenMP's threads wait for each other in a busy loop, which beside any other busy
+    # process makes small operators a hundred times slower; this many turns cost nothing on an idle machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")

@@ -21,7 +21,7 @@ def test_nothing_out_of_bounds():
     root = Path(__file__).parents[2]
     # Every tensor an allocation of its own, so that the next one's memory is no room to stray into.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    command = ["compute-sanitizer", "--error-exitcode", str(FOUND), "--kernel-name", "regex=nha|^_", sys.executable, __file__]
+    command = ["compute-sanitizer", "--error-exitcode", str(FOUND), sys.executable, __file__]
     ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-4000:]
     assert "calls: " in ran.stdout

@@ -36,15 +36,13 @@ class Walk:
     dims: tuple[int, int] = (16, 24)
     heads: int = 2
     overwrite: bool = True
-    # Programs up to which the kernel takes the tiles of a small grid.
-    few: int = 128
     sharp: float = 1.0
 
     def __str__(self):
         parts = [f"w{self.window}", f"T{'.'.join(map(str, self.pieces))}", f"n{'.'.join(map(str, self.before))}"]
         parts += [f"M{self.slots}", f"G{self.group}", f"H{self.heads}", f"d{self.slot_delay}", self.empty_slots]
         parts += [name for name in ("slot_bias", "feature_map", "overwrite") if getattr(self, name)]
-        parts += [f"r{self.rotary}", f"g{self.strength}", f"K{self.dims[0]}", f"V{self.dims[1]}", f"f{self.few}"]
+        parts += [f"r{self.rotary}", f"g{self.strength}", f"K{self.dims[0]}", f"V{self.dims[1]}"]
         return "-".join([*parts, f"x{self.sharp:g}"])
 
     def inputs(self) -> tuple[dict, tuple | None, dict]:
@@ -115,10 +113,6 @@ def walk(case: Walk, backend: str, dtype, device="cpu", prompt="recurrent", part
 
 @torch.no_grad()
 def errors(case: Walk) -> dict[str, float]:
-    from kernels.nha.triton import decode
-
-    decode.FEW = case.few
-    decode.choose_tiles.cache_clear()
     wanted, _ = walk(case, "recurrent", torch.float64)
     found, states = walk(case, "triton", torch.float32)
     assert found.keys() == wanted.keys()
@@ -147,17 +141,16 @@ AXES = {
     "dims": [(16, 24), (24, 16), (16, 16)],
     "heads": [2, 1],
     "overwrite": [True, False],
-    "few": [128, 0],
 }
 CASES = [Walk(**dict(zip(AXES, row, strict=True))) for row in AllPairs(list(AXES.values()))]
 CASES += [
-    Walk(slots=256, pieces=(1, 2), heads=1, few=0),
-    Walk(slots=70, pieces=(5,), before=(3, 90), window=80, heads=1, group=4, few=0),
+    Walk(slots=256, pieces=(1, 2), heads=1),
+    Walk(slots=70, pieces=(5,), before=(3, 90), window=80, heads=1, group=4),
     Walk(pieces=(1, 1), before=(700,), window=600, heads=1, group=1),
-    Walk(group=9, pieces=(1, 2), heads=1, slots=40, few=0),
+    Walk(group=9, pieces=(1, 2), heads=1, slots=40),
     Walk(group=71, pieces=(1,), heads=1, slots=3),
     Walk(dims=(256, 64), pieces=(1, 2), heads=1, slots=9),
-    Walk(dims=(96, 200), pieces=(2, 1), heads=1, slots=9, feature_map=True, few=0),
+    Walk(dims=(96, 200), pieces=(2, 1), heads=1, slots=9, feature_map=True),
     Walk(pieces=(1, 1, 2), before=(4, 9), sharp=25.0, slots=16),
 ]
 

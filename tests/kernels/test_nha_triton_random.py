@@ -39,7 +39,7 @@ FORWARD, BACKWARD = 4e-3, 1.5e-2  # bf16, relative L2
 
 
 def answers(x: dict, options: dict, backend: str, dtype: torch.dtype) -> dict:
-    x = {name: t.to(dtype).requires_grad_() for name, t in x.items()}
+    x = {name: t.detach().clone().to(dtype).requires_grad_() for name, t in x.items()}
     options = options | {name: tuple(t.to(dtype) for t in options[name]) for name in ("rotary",) if name in options}
     out, state = nha_attention(**x, **options, backend=backend, return_state=True)
     out.double().square().sum().backward()

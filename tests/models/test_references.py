@@ -19,7 +19,7 @@ HIDDEN, ROWS, LENGTHS = 32, 2, (1, 7, 70)
 
 def batch(length: int) -> Batch:
     angles = torch.zeros(ROWS, length, 4)
-    return Batch(angles, angles, None, 0, length)
+    return Batch(angles, angles, 0, length)
 
 
 def ours(name: str, options: dict):

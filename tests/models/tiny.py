@@ -42,6 +42,10 @@ def settings() -> dict[str, dict]:
     return found
 
 
+# Each mixer once, with a window where it can have one, for what takes seconds.
+ONCE = {name: {"mixers": name, "windows": 7 if mixer_class(name).has_window else None} for name in mixer_names()}
+
+
 def tiny(**fields) -> NHAForCausalLM:
     """A model in eval mode, the same for the same fields."""
     torch.manual_seed(0)

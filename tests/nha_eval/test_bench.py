@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from nha_eval import cli
-from nha_eval.bench import ahead, counts, implementations, measure, op, table
+from nha_eval.bench import ahead, counts, implementations, machine, measure, op, table
 from nha_eval.bench.check import WrongResult, check, small
 from nha_eval.bench.grid import PHASES, Case, packed_lengths, plan
 from nha_eval.bench.implementations import Call
-from nha_eval.bench.rows import COLUMNS, KEY, read
+from nha_eval.bench.rows import OP, read
 from nha_eval.bench.setting import Draw
 from nha_eval.bench.shapes import SHAPES, Shape
 from nha_eval.bench.timing import Budget, quartiles, significant
@@ -355,7 +355,7 @@ def test_a_gpu_that_is_gone_ends_the_run(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "synchronize", gone)
     with pytest.raises(MachineError, match=r"illegal memory access.*the same command goes on"):
-        measure.Meter(torch.device("cuda", 0), torch.bfloat16, 0, SHORT, 1.0, 1.0).healthy()
+        machine.healthy(torch.device("cuda", 0))
 
 
 def test_quartiles():
@@ -448,7 +448,7 @@ NARROW = ("--length", "32,80", "--window", "16", "--only", "nha,sdpa-flash,sdpa-
 def test_a_run_on_a_cpu(tmp_path, capsys):
     assert bench(tmp_path, *NARROW) == 0
     out, err = capsys.readouterr()
-    rows = read(tmp_path / "run")
+    rows = read(tmp_path / "run", OP)
     assert {row["status"] for row in rows} == {"ok", "unavailable"}
     done = Counter((row["implementation"], row["phase"]) for row in rows if row["status"] == "ok")
     assert done == {
@@ -490,9 +490,9 @@ def test_a_cut_off_run_goes_on(tmp_path, capsys):
     path = tmp_path / "run/bench-op.csv"
     whole = path.read_text()
     path.write_text(whole[:-20])
-    assert len(read(tmp_path / "run")) == 2
+    assert len(read(tmp_path / "run", OP)) == 2
     assert bench(tmp_path, *ONE[:1], "32,48", *ONE[2:]) == 0
-    rows = read(tmp_path / "run")
+    rows = read(tmp_path / "run", OP)
     assert path.read_text().splitlines()[:3] == whole.splitlines()[:3]
     assert [(row["phase"], row["length"]) for row in rows] == [
         ("ceiling", ""),
@@ -500,22 +500,22 @@ def test_a_cut_off_run_goes_on(tmp_path, capsys):
         ("forward", "32"),
         ("forward", "48"),
     ]
-    keys = [tuple(row[column] for column in KEY) for row in rows]
+    keys = [tuple(row[column] for column in OP.key) for row in rows]
     assert len(set(keys)) == len(keys)
 
 
 def test_each_row_is_there_as_soon_as_it_is_measured(tmp_path, monkeypatch):
     seen = []
 
-    def interrupted(self):
-        seen.append(len(read(tmp_path / "run")))
+    def interrupted(device):
+        seen.append(len(read(tmp_path / "run", OP)))
         if len(seen) == 2:
             raise MachineError("gone")
 
-    monkeypatch.setattr(measure.Meter, "healthy", interrupted)
+    monkeypatch.setattr(machine, "healthy", interrupted)
     assert bench(tmp_path, "--length", "32,48,64", *ONE[2:]) == 1
     assert seen == [3, 4]
-    assert len(read(tmp_path / "run")) == 4
+    assert len(read(tmp_path / "run", OP)) == 4
 
 
 def test_figures_of_other_sources_or_machines_are_not_mixed(tmp_path, capsys, monkeypatch):
@@ -528,7 +528,7 @@ def test_figures_of_other_sources_or_machines_are_not_mixed(tmp_path, capsys, mo
     assert "holds figures of sources" in err and "--fresh" in err and len(err.splitlines()) == 1
     assert (tmp_path / "run/bench-op.csv").read_bytes() == before
     assert bench(tmp_path, *ONE, "--fresh") == 0
-    assert len(read(tmp_path / "run")) == 3
+    assert len(read(tmp_path / "run", OP)) == 3
 
 
 @pytest.mark.parametrize(
@@ -544,7 +544,7 @@ def test_figures_of_other_sources_or_machines_are_not_mixed(tmp_path, capsys, mo
         (["op", "--dtype", "int4"], "dtype 'int4'"),
         (["op", "--repeat", "-1"], "wanted are milliseconds"),
         (["op", "--only", "flex", "--phase", "decode"], "flex cannot do decode"),
-        (["show", "nowhere"], "no table of `bench op` in nowhere"),
+        (["show", "nowhere"], "no table of `bench op` or `bench model` in nowhere"),
         (["oop"], "oop"),
         ([], "--help"),
     ],
@@ -584,7 +584,7 @@ def test_a_run_imports_only_what_a_bare_gpu_machine_has(tmp_path):
 def test_a_run_on_a_gpu(tmp_path):
     given = ["--shape", "tiny", "--length", "256,512", "--only", "nha,sdpa-flash,flex", "--out", str(tmp_path)]
     assert cli.run(["bench", "op", "--device", "cuda", *given]) == 0
-    rows = [row for row in read(tmp_path) if row["phase"] != "ceiling"]
+    rows = [row for row in read(tmp_path, OP) if row["phase"] != "ceiling"]
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["graph"] for row in rows if row["phase"] == "forward"} == {"True", "False"}
 
@@ -605,7 +605,7 @@ def invented(**changes):
         for phase in ("forward", "forward+backward"):
             for length in (2048, 8192, 32768, 131072):
                 ms = 0.05 * (length / 2048) ** slope
-                row = dict.fromkeys(COLUMNS, "")
+                row = dict.fromkeys(OP.columns, "")
                 row |= {"implementation": name, "phase": phase, "shape": "A", "batch": 1, "query_heads": 32, "kv_heads": 8}
                 row |= {
                     "key_dim": 128,

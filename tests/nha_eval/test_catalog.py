@@ -140,3 +140,14 @@ def test_a_model_that_the_hub_does_not_have(monkeypatch, status):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "ask", lambda url: SimpleNamespace(status_code=status))
     assert f"({status})" in refusal("nobody/nothing")
+
+
+def test_the_window_of_what_other_code_wrote():
+    heads = {"num_hidden_layers": 3, "hidden_size": 32, "num_heads": 2}
+    assert own_window({"model_type": "gla", **heads}) == "none"
+    assert own_window({"model_type": "gla", "attn": {"layers": [1], "num_heads": 2}, **heads}) == "full"
+    assert own_window({"model_type": "nha", "window_size": 16, **heads}) == 16
+    assert own_window({"model_type": "nha", "window_size": 16, "gsa_kv_shift": 0, **heads}) == 17
+    assert own_window({"model_type": "nha", "block_size": 3, "transformer_idx": 0, **heads}) == "own"
+    with pytest.raises(UserError, match="use_short_conv is True"):
+        own_window({"model_type": "gsa", "use_short_conv": True, **heads})

@@ -12,7 +12,7 @@ from nha_eval import cli
 from nha_eval.plots import plot_kinds
 
 ROOT = Path(cli.__file__).parent.parent
-VERBS = ("eval", "list", "doctor", "report", "plot", "bench op", "bench show")
+VERBS = ("eval", "list", "doctor", "report", "plot", "bench op", "bench model", "bench show")
 
 
 def call(*arguments, **options):

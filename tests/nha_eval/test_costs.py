@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models import NHAConfig, NHAForCausalLM
-from nha_eval.costs import LEAST_REPEATS, CostMeter
+from nha_eval.costs import CostMeter
 from nha_eval.peak_memory import PeakMemory, _Sampler
+from nha_eval.warming import LEAST_REPEATS
 
 POINT = {"length": 32, "batch": 2, "repeats": 4, "decode_tokens": 6, "seconds": 5.0, "seed": 0}
 

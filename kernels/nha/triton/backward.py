@@ -465,6 +465,7 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
             call.scale, call.window, call.delay, call.ring,
             **call.constants, BK=tiles.back_BK, OWN_Q=call.own_q, EXACT=exact, WIDE=tiles.wide,
             ALONE=call.window == 0 and M <= tiles.MB, STAGES=tiles.back_stages, num_warps=tiles.warps, num_stages=1,
+            maxnreg=tiles.most_registers,
         )  # fmt: skip
     d_first = None
     if slots:
@@ -475,6 +476,7 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
             call.slot_k, call.v, call.g, states, flags, plan.chunks, ends, *near, enter_dk, dv, dg, token_rows,
             call.delay, call.ring,
             **{name: call.constants[name] for name in names}, P=P, num_warps=tiles.walk_warps, num_stages=1,
+            maxnreg=tiles.most_registers,
         )  # fmt: skip
     names = ("H", "G", "K", "V", "GB", "KP", "VP", "PREC", "TURN_Q", "TURN_K", "ANGLES_BY_ROW", "SEEN", "SLOTS")
     launch(
@@ -483,6 +485,7 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
         call.scale, call.window, call.delay, call.ring,
         **{name: call.constants[name] for name in names}, KB=tiles.KB, CQ=tiles.CQ, OWN_K=call.own_k,
         WIDE=tiles.wide, num_warps=tiles.warps, num_stages=tiles.window_stages,
+        maxnreg=tiles.most_registers,
     )  # fmt: skip
     if d_bias is not None:
         d_bias = d_bias.sum(0).to(call.bias.dtype) if slots else torch.zeros_like(call.bias)

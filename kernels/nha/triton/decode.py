@@ -1,15 +1,17 @@
 """A decode step in one launch: a few new tokens of every sequence, from a state that is written over in place.
 
-Legend: N sequences, T new tokens, H key-value heads, G query heads each, K, V head dimensions, M slots, R ring size.
+Legend: N sequences, T new tokens, H key-value heads, G query heads each, K, V head dimensions, M slots, R ring size. TP tokens
+are taken together, GP is G as a power of two, and Q >= TP * GP rows hold their queries: row r is token r // GP, head r % GP.
+Blocks are of B slots or B keys; BT rows hold all T new tokens; KP, VP are K, V padded.
 
-One program is one sequence and key-value head, since slots are written in place and their readers must come first. It takes TP
-tokens and GB query heads together, goes over the slots in blocks and then over the window in blocks, with one running softmax.
-Sums are fp32 throughout, by multiplying and adding: a decode step is bound by its bytes.
+One program is one sequence and key-value head, since slots are written in place and their readers must come first. It goes
+over the slots in blocks, then over the new tokens and the ring, with one running softmax; the ring's first block goes along
+with the slots where these are one block. Slots stay fp32 where they are moved on, and are rounded where tensor cores read them,
+as in a prefill: by multiplying and adding on plain cores a step would be bound by its instructions, not by its bytes.
 
-A block's rows (slots or keys) are J runs of W, and a row is C runs of L columns. As many threads as share L columns, four each,
-are a group, and W is the number of groups; rows w, W + w, ... are group w's, in its registers, from the load to the end. Each
-group has a softmax of its own until the end, so that threads meet only there. Memory is met in two dimensions, [J * C * W, L],
-which Triton lays out like this; the rest is done in six, (TP, GB, J, C, W, L).
+The products are with the slots as they lie. That slot m then becomes d_m S_m + u_m x, for each token x that enters, is done to
+the logits, d_m z_m + u_m (q x), and to the weights on the way to the values; so one product does however many tokens, and none
+waits for what `seen` decides.
 
 What the heads of a sequence share (`seen`, the ring's angles) is written by the last program to arrive, for by then all others
 have read it. Arrivals are counted in the upper half of `seen` itself, which is empty between launches.
@@ -28,113 +30,81 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.nha.triton.common import log2e, written
+from kernels.nha.triton.common import columns, log2e, written
+from kernels.nha.triton.counts import cdiv, power_of_2
+from kernels.nha.triton.forward import joined
+from kernels.nha.triton.launch import ALL_REGISTERS
 
 # More new tokens than this are a prompt: the parallel form takes them.
 MOST_TOKENS = 8
 # A ring is brought to its full size before its time if that is no longer than this: it need not end up as long as its window.
 MOST_GROWN = 4096
-# Programs that find a multiprocessor each on a large GPU: they take more warps.
+# Programs that find a multiprocessor each on a large GPU.
 FEW = 128
 
 
 @triton.jit
-def _tile(D: tl.constexpr, J: tl.constexpr, C: tl.constexpr, W: tl.constexpr, L: tl.constexpr):
-    """Of a tile [J * C * W, L]: row numbers in the block [., 1], column numbers [., L] of D columns, and which exist.
-
-    Both halves of the columns are padded alike, for the rotary turn.
-    """
-    r = tl.arange(0, J * C * W)[:, None]
-    i = tl.arange(0, L)[None, :]
-    # Four columns a thread whatever the dtype, so that slots, keys and queries lie alike and are never exchanged: runs of
-    # four in reverse, since a thread would get eight of a longer run in half precision.
-    i = (r // W) % C * L + (L - 4 - i // 4 * 4 + i % 4)
-    P: tl.constexpr = C * L
-    if D == P:
-        col = i
-        ok = i < D
-    else:
-        half: tl.constexpr = (D + 1) // 2
-        col = (i // (P // 2)) * half + i % (P // 2)
-        ok = (i % (P // 2) < half) & (col < D)
-    return r // (C * W) * W + r % W, col, ok
+def _columns(D: tl.constexpr, DP: tl.constexpr):
+    """`columns` in runs of four, the last first: a thread then loads four of them whatever the dtype. Runs of eight in half
+    precision would have slots in fp32 loaded by eight and stored by four, which is an exchange between all threads."""
+    col, ok = columns(D, DP)
+    if D == DP:
+        i = tl.arange(0, DP)
+        col = DP - 4 - i // 4 * 4 + i % 4
+    return col, ok
 
 
 @triton.jit
-def _turned(x, rows, keep, col, cos, sin, angles, K: tl.constexpr, TURN: tl.constexpr, BACK: tl.constexpr):
-    """Columns `col` of x at element offsets `rows`, in fp32; turned by the angles at rows `angles` if TURN, undone if BACK."""
-    y = tl.load(x + rows + col, mask=keep, other=0.0).to(tl.float32)
+def _rows(x, rows, is_row, col, ok, cos, sin, angles, K: tl.constexpr, TURN: tl.constexpr):
+    """Columns `col` of x at element offsets `rows`, turned by the angles at rows `angles` if TURN."""
+    keep = is_row[:, None] & ok[None, :]
+    y = tl.load(x + rows[:, None] + col[None, :], mask=keep, other=0.0)
     if TURN:
         half: tl.constexpr = K // 2
         first = col < half
-        other = tl.load(x + rows + tl.where(first, col + half, col - half), mask=keep, other=0.0).to(tl.float32)
-        at = angles * half + tl.where(first, col, col - half)
+        other = tl.load(x + rows[:, None] + tl.where(first, col + half, col - half)[None, :], mask=keep, other=0.0)
+        at = angles[:, None] * half + tl.where(first, col, col - half)[None, :]
         c = tl.load(cos + at, mask=keep, other=0.0).to(tl.float32)
         s = tl.load(sin + at, mask=keep, other=0.0).to(tl.float32)
-        if BACK:
-            size = c * c + s * s
-            y = (y * c + tl.where(first, other, -other) * s) / tl.where(size > 0, size, 1.0)
-        else:
-            y = y * c + tl.where(first, -other, other) * s
+        y = (y.to(tl.float32) * c + other.to(tl.float32) * tl.where(first[None, :], -s, s)).to(y.dtype)
     return y
 
 
 @triton.jit
-def _product(query, rows):
-    """[1, GB, J, W]: query [1, GB, 1, C, W, L] times rows [1, 1, J, C, W, L]."""
-    return tl.sum(tl.sum(query * rows, 3), 4)
+def _turned_back(x, at, held, col, cos, sin, angles, K: tl.constexpr):
+    """Row x[at : at + K] in fp32, the rotary turn by the angles at row `angles` undone."""
+    half: tl.constexpr = K // 2
+    first = col < half
+    y = tl.load(x + at + col, mask=held, other=0.0).to(tl.float32)
+    other = tl.load(x + at + tl.where(first, col + half, col - half), mask=held, other=0.0).to(tl.float32)
+    angle = angles * half + tl.where(first, col, col - half)
+    c = tl.load(cos + angle, mask=held, other=0.0).to(tl.float32)
+    s = tl.load(sin + angle, mask=held, other=0.0).to(tl.float32)
+    size = c * c + s * s
+    return (y * c + tl.where(first, other, -other) * s) / tl.where(size > 0, size, 1.0)
 
 
 @triton.jit
-def _weights(z, top, mass):
-    """The running softmax (top, mass [TP, GB, W]) after z [TP, GB, J, W]: (weights like z, shrink, top, mass)."""
-    higher = tl.maximum(top, tl.max(z, 2))
+def _logs(z, top, mass):
+    """The running (maximum, sum) of exp2 over rows of logits z [Q, B]."""
+    higher = tl.maximum(top, tl.max(z, 1))
     finite = tl.where(higher == float("-inf"), 0.0, higher)
-    p = tl.exp2(z - finite[:, :, None, :])
-    shrink = tl.exp2(top - finite)
-    return p, shrink, higher, mass * shrink + tl.sum(p, 2)
+    return higher, mass * tl.exp2(top - finite) + tl.sum(tl.exp2(z - finite[:, None]), 1)
 
 
 @triton.jit
-def _weighed(p, rows):
-    """[TP, GB, C, W, L]: the sum of rows [1, 1, J, C, W, L] with weights p [TP, GB, J, W]."""
-    return tl.sum(p[:, :, :, None, :, None] * rows, 2)
-
-
-@triton.jit
-def _attend(
-    queries, keys, values, ok, top, mass, acc, own_top, own_mass,
-    TP: tl.constexpr, J: tl.constexpr, W: tl.constexpr, CK: tl.constexpr, LK: tl.constexpr, CV: tl.constexpr, LV: tl.constexpr,
-    PARTS: tl.constexpr,
-):  # fmt: skip
-    """The running softmax after tiles of keys and values, and the window's own; ok [TP, 1, J, W]: which are visible."""
-    token = tl.arange(0, TP)[:, None, None, None]
-    keys = tl.reshape(keys.to(tl.float32), [1, 1, J, CK, W, LK])
-    z = _product(queries[0], keys)
-    for i in tl.static_range(1, TP):
-        z = tl.where(token == i, _product(queries[i], keys), z)
-    z = tl.where(ok, z, float("-inf"))
-    p, shrink, top, mass = _weights(z, top, mass)
-    values = tl.reshape(values.to(tl.float32), [1, 1, J, CV, W, LV])
-    acc = acc * shrink[:, :, None, :, None] + _weighed(p, values)
-    if PARTS:
-        _, _, own_top, own_mass = _weights(z, own_top, own_mass)
-    return top, mass, acc, own_top, own_mass
+def _keys(near, keys, visible, scale2, PREC: tl.constexpr):
+    """Logits [Q, B] of keys [B, KP] in units of log 2, -inf where not visible [Q, B]."""
+    z = tl.dot(near, tl.trans(keys.to(near.dtype)), input_precision=PREC) * scale2
+    return tl.where(visible, z, float("-inf"))
 
 
 @triton.jit
 def _sees(cell, newest, size, ring, reach):
-    """Whether the tokens at these cells of the ring [1, 1, J, W] are less than `reach` [TP, 1, 1, 1] before the newest."""
+    """Whether the tokens at these cells of the ring are less than `reach` [Q] before the newest: [Q, BR]."""
     back = newest - cell
-    return (cell < ring) & (tl.where(back < 0, back + size, back) < reach)
-
-
-@triton.jit
-def _whole(top, mass):
-    """The W softmaxes as one: (top [TP, GB], mass [TP, GB], share [TP, GB, W] of each)."""
-    most = tl.max(top, 2)
-    share = tl.exp2(top - tl.where(most == float("-inf"), 0.0, most)[:, :, None])
-    return most, tl.sum(mass * share, 2), share
+    back = tl.where(back < 0, back + size, back)
+    return (cell < ring)[None, :] & (back[None, :] < reach[:, None])
 
 
 @triton.jit(do_not_specialize=["window", "delay", "ring"])
@@ -144,40 +114,33 @@ def nha_fwd_kernel_decode(
     out, lse_slots, lse_window,
     scale, window, delay, ring,
     T: tl.constexpr, H: tl.constexpr, G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
-    TP: tl.constexpr, GB: tl.constexpr, W: tl.constexpr, JM: tl.constexpr, JR: tl.constexpr, JT: tl.constexpr,
-    CK: tl.constexpr, LK: tl.constexpr, CV: tl.constexpr, LV: tl.constexpr, MP: tl.constexpr, STAGES: tl.constexpr,
-    COPIES: tl.constexpr, TURN: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, RAW: tl.constexpr, BIAS: tl.constexpr,
-    SINK: tl.constexpr, PARTS: tl.constexpr,
+    TP: tl.constexpr, GP: tl.constexpr, Q: tl.constexpr, B: tl.constexpr, BT: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
+    MP: tl.constexpr, STAGES: tl.constexpr, WD: tl.constexpr, PREC: tl.constexpr, PIECES: tl.constexpr, TURN: tl.constexpr,
+    ANGLES_BY_ROW: tl.constexpr, RAW: tl.constexpr, BIAS: tl.constexpr, SINK: tl.constexpr, PARTS: tl.constexpr,
+    WIDE: tl.constexpr, EARLY: tl.constexpr, CROSSES: tl.constexpr,
 ):  # fmt: skip
     """q, slot_q, out [N, T, H, G, *]; k, slot_k, v, g [N, T, H, *]; memory_* [N, H, M, *]; ring_* [N, H, R, *], its angles
-    [N, R, K/2]; lse_* [N, T, H, G], if PARTS. Blocks are of JM * W slots and JR * W keys; JT * W rows hold the T new tokens."""
+    [N, R, K/2]; lse_* [N, T, H, G], if PARTS. WIDE: whether R > B. CROSSES: whether new tokens enter the slots at
+    once, delay < T. EARLY: values are asked for along with keys, at the cost of
+    registers that then a second program cannot have."""
     pair = tl.program_id(0).to(tl.int64)
     n, h = pair // H, pair % H
-    slot, slot_kcol, slot_kok = _tile(K, JM, CK, W, LK)
-    slot_v, slot_vcol, slot_vok = _tile(V, JM, CV, W, LV)
-    cell, cell_kcol, cell_kok = _tile(K, JR, CK, W, LK)
-    cell_v, cell_vcol, cell_vok = _tile(V, JR, CV, W, LV)
-    new, new_kcol, new_kok = _tile(K, JT, CK, W, LK)
-    new_v, new_vcol, new_vok = _tile(V, JT, CV, W, LV)
-    mate, qcol, qok = _tile(K, GB, CK, W, LK)
-    mate = mate // W
-    # One row, which every group loads for itself.
-    _, kcol, kok = _tile(K, 1, CK, W, LK)
-    _, vcol, vok = _tile(V, 1, CV, W, LV)
-    _, out_col, out_ok = _tile(V, 1, CV, 1, LV)
-    token = tl.arange(0, TP)[:, None, None, None]
+    kcol, kok = _columns(K, KP)
+    vcol, vok = _columns(V, VP)
+    # Slots of a block, and keys of one.
+    at = tl.arange(0, B)
+    new = tl.arange(0, BT)
+    token, head = tl.arange(0, Q) // GP, tl.arange(0, Q) % GP
     # Triton's interpreter masks a block by another alone, so that a token's number is a block of one.
-    none = tl.zeros([1, 1], tl.int32)
-    ONE_BLOCK: tl.constexpr = M <= JM * W
+    none = tl.zeros([1], tl.int32)
+    ONE_BLOCK: tl.constexpr = M <= B
+    # Offsets within a sequence and head are 32-bit, and the addresses of a tile one base and constants.
+    memory_k += pair * (M * K)
+    memory_v += pair * (M * V)
+    ring_k += pair * ring * K
+    ring_v += pair * ring * V
+    ring_g += pair * ring * M
 
-    if ONE_BLOCK:
-        # The slots stay in registers; and all is asked for before anything that waits for `seen`.
-        far_k = tl.load(memory_k + (pair * M + slot) * K + slot_kcol, mask=(slot < M) & slot_kok, other=0.0)
-        far_k = tl.reshape(far_k.to(tl.float32), [1, 1, JM, CK, W, LK])
-        far_v = tl.load(memory_v + (pair * M + slot_v) * V + slot_vcol, mask=(slot_v < M) & slot_vok, other=0.0)
-        far_v = tl.reshape(far_v.to(tl.float32), [1, 1, JM, CV, W, LV])
-        old_k = tl.load(ring_k + (pair * ring + cell) * K + cell_kcol, mask=(cell < ring) & cell_kok, other=0.0)
-        old_v = tl.load(ring_v + (pair * ring + cell_v) * V + cell_vcol, mask=(cell_v < ring) & cell_vok, other=0.0)
     past = (tl.load(seen + n) & 0xFFFFFFFF).to(tl.int32)
     size = tl.maximum(ring, 1)
     newest = (past + size - 1) % size
@@ -185,188 +148,206 @@ def nha_fwd_kernel_decode(
     angle = n * T if ANGLES_BY_ROW else 0
 
     new_row = (n * T + new) * H + h
-    fresh_k = _turned(k, new_row * K, (new < T) & new_kok, new_kcol, cos, sin, angle + new, K, TURN, False)
-    fresh_k = fresh_k.to(ring_k.dtype.element_ty)
-    fresh_v = tl.load(v + ((n * T + new_v) * H + h) * V + new_vcol, mask=(new_v < T) & new_vok, other=0.0)
-
     for first in range(0, T, TP):
-        for part in range(0, (G + GB - 1) // GB):
-            # The first part of the heads writes the slots for those after it.
-            is_first = part + none == 0
-            head = part * GB + mate
-            t = first + tl.arange(0, TP)[:, None]
-            to_head = part * GB + tl.arange(0, GB)[None, :]
-            to = ((n * T + t) * H + h) * G + to_head
-            is_row = (t < T) & (to_head < G)
+        # All that does not wait for `seen` is asked for at once.
+        if ONE_BLOCK:
+            far_k = tl.load(memory_k + (at[:, None] * K + kcol), mask=(at < M)[:, None] & kok, other=0.0)
+            if EARLY:
+                far_v = tl.load(memory_v + (at[:, None] * V + vcol), mask=(at < M)[:, None] & vok, other=0.0)
+        old_k = tl.load(ring_k + (at[:, None] * K + kcol), mask=(at < ring)[:, None] & kok, other=0.0)
+        if EARLY:
+            old_v = tl.load(ring_v + (at[:, None] * V + vcol), mask=(at < ring)[:, None] & vok, other=0.0)
+        t = first + token
+        is_row = (t < T) & (token < TP) & (head < G)
+        row = ((n * T + t) * H + h) * G + head
+        near = _rows(q, row * K, is_row, kcol, kok, cos, sin, angle + t, K, TURN)
+        met = tl.load(slot_q + row[:, None] * K + kcol, mask=is_row[:, None] & kok, other=0.0)
 
-            # The tokens that enter the slots: out of the ring, or (a delay under T) out of the new ones.
-            met, in_k, in_v = (), (), ()
+        # The tokens that enter the slots: out of the ring, or (a delay under T) out of the new ones.
+        in_k, scores = (), ()
+        for i in tl.static_range(TP):
+            step = first + i + none
+            enters = (past + step >= delay) & (step < T)
+            held, came = enters & (step < delay), enters & (step >= delay)
+            place = (past + step - delay) % size
+            if RAW:
+                x = tl.load(ring_raw + (pair * ring + place) * K + kcol, mask=held & kok, other=0.0).to(tl.float32)
+            elif TURN:
+                x = _turned_back(ring_k, place * K, held & kok, kcol, ring_cos, ring_sin, n * ring + place, K)
+            else:
+                x = tl.load(ring_k + place * K + kcol, mask=held & kok, other=0.0).to(tl.float32)
+            if CROSSES:
+                from_row = (n * T + step - delay) * H + h
+                x += tl.load(slot_k + from_row * K + kcol, mask=came & kok, other=0.0).to(tl.float32)
+            in_k += (x[None, :],)
+            scores += (tl.sum(met.to(tl.float32) * x[None, :], 1)[:, None],)
+
+        # How far back from the newest token in the ring each query sees.
+        reach = tl.minimum(window - 1 - t, past)
+        z_old = _keys(near, old_k, _sees(at, newest, size, ring, reach), scale2, PREC)
+        top = tl.full([Q], float("-inf"), tl.float32)
+        mass = tl.zeros([Q], tl.float32)
+        own_top, own_mass = top, mass
+        acc = tl.zeros([Q, VP], tl.float32)
+        for m0 in range(0, M, B):
+            m = m0 + at
+            far_at, far_ok = m[:, None] * K + kcol, (m < M)[:, None] & kok
+            value_at, value_ok = m[:, None] * V + vcol, (m < M)[:, None] & vok
+            if not ONE_BLOCK:
+                far_k = tl.load(memory_k + far_at, mask=far_ok, other=0.0)
+            decays, writes = (), ()
             for i in tl.static_range(TP):
                 step = first + i + none
-                row = (n * T + step) * H + h
-                x = tl.load(slot_q + (row * G + head) * K + qcol, mask=(head < G) & (step < T) & qok, other=0.0)
-                met += (tl.reshape(x.to(tl.float32) * scale2, [1, GB, 1, CK, W, LK]),)
-                enters = (past + step >= delay) & (step < T) & is_first
-                held, came = enters & (step < delay), enters & (step >= delay)
-                place = (past + step - delay) % size
-                at = pair * ring + place
-                row -= delay * H
-                if RAW:
-                    x = tl.load(ring_raw + at * K + kcol, mask=held & kok, other=0.0).to(tl.float32)
-                else:
-                    x = _turned(ring_k, at * K, held & kok, kcol, ring_cos, ring_sin, n * ring + place, K, TURN, True)
-                x += tl.load(slot_k + row * K + kcol, mask=came & kok, other=0.0).to(tl.float32)
-                in_k += (tl.reshape(x, [1, 1, 1, CK, W, LK]),)
-                x = tl.load(ring_v + at * V + vcol, mask=held & vok, other=0.0).to(tl.float32)
-                x += tl.load(v + row * V + vcol, mask=came & vok, other=0.0).to(tl.float32)
-                in_v += (tl.reshape(x, [1, 1, 1, CV, W, LV]),)
-
-            top = tl.full([TP, GB, W], float("-inf"), tl.float32)
-            mass = tl.zeros([TP, GB, W], tl.float32)
-            acc = tl.zeros([TP, GB, CV, W, LV], tl.float32)
-            for m0 in tl.range(0, M, JM * W, num_stages=STAGES):
-                far_at = (pair * M + m0 + slot) * K + slot_kcol
-                value_at = (pair * M + m0 + slot_v) * V + slot_vcol
-                far_ok = (m0 + slot < M) & slot_kok
-                value_ok = (m0 + slot_v < M) & slot_vok
-                if not ONE_BLOCK:
-                    block = tl.load(memory_k + far_at, mask=far_ok, other=0.0)
-                    far_k = tl.reshape(block.to(tl.float32), [1, 1, JM, CK, W, LK])
-                    block_v = tl.load(memory_v + value_at, mask=value_ok, other=0.0)
-                    far_v = tl.reshape(block_v.to(tl.float32), [1, 1, JM, CV, W, LV])
-                m = m0 + tl.arange(0, JM * W)[None, :]
-                decays, writes = (), ()
-                for i in tl.static_range(TP):
-                    gate_step = first + i + none
-                    takes = (m < M) & (past + gate_step >= delay) & (gate_step < T) & is_first
-                    gate_at = (pair * ring + (past + gate_step - delay) % size) * M + m
-                    gate = tl.load(ring_g + gate_at, mask=takes & (gate_step < delay), other=0.0).to(tl.float32)
-                    gate_at = ((n * T + gate_step - delay) * H + h) * M + m
-                    gate += tl.load(g + gate_at, mask=takes & (gate_step >= delay), other=0.0).to(tl.float32)
-                    # exp of either is 0, but -inf would turn a product with 0 into NaN.
-                    gate = tl.maximum(gate, -1e30)
-                    decays += (tl.reshape(tl.exp2(gate * log2e()), [1, 1, JM, 1, W, 1]),)
-                    writes += (tl.reshape(written(gate, 0), [1, 1, JM, 1, W, 1]),)
-                z = tl.zeros([TP, GB, JM, W], tl.float32)
-                for i in tl.static_range(TP):
-                    far_k = decays[i] * far_k + writes[i] * in_k[i]
-                    z = tl.where(token == i, _product(met[i], far_k), z)
-                if BIAS:
-                    bias_at = part * GB + tl.arange(0, GB)[None, :, None, None]
-                    z += tl.load(bias + h * G + bias_at, mask=bias_at < G, other=0.0).to(tl.float32) * log2e()
-                shown = tl.reshape(m, [1, 1, JM, W]) < M
-                if not SINK:
-                    shown = shown & (past + first + token >= delay)
-                p, shrink, top, mass = _weights(tl.where(shown, z, float("-inf")), top, mass)
-                acc *= shrink[:, :, None, :, None]
-                for i in tl.static_range(TP):
-                    far_v = decays[i] * far_v + writes[i] * in_v[i]
-                    acc = tl.where(token[:, :, :, :, None] == i, acc + _weighed(p, far_v), acc)
-                if COPIES:
-                    # Several threads hold the same element, and all must have read it.
-                    tl.debug_barrier()
-                tl.store(memory_k + far_at, tl.reshape(far_k, [JM * CK * W, LK]), mask=far_ok)
-                tl.store(memory_v + value_at, tl.reshape(far_v, [JM * CV * W, LV]), mask=value_ok)
-            if PARTS:
-                most, total, share = _whole(top, mass)
-                tl.store(lse_slots + to, (most + tl.log2(total)) / log2e(), mask=is_row)
-
-            # The window: the new tokens, then the ring as it lies.
-            near = ()
+                takes = (m < M) & (past + step >= delay) & (step < T)
+                gate_at = (past + step - delay) % size * M + m
+                gate = tl.load(ring_g + gate_at, mask=takes & (step < delay), other=0.0).to(tl.float32)
+                if CROSSES:
+                    gate_at = ((n * T + step - delay) * H + h) * M + m
+                    gate += tl.load(g + gate_at, mask=takes & (step >= delay), other=0.0).to(tl.float32)
+                # exp of either is 0, but -inf would turn a product with 0 into NaN.
+                gate = tl.maximum(gate, -1e30)
+                decays += (tl.exp2(gate * log2e()),)
+                writes += (written(gate, PIECES),)
+            is_slot = (m < M)[:, None]
+            z = tl.dot(met.to(WD), tl.trans(tl.where(is_slot, far_k, 0.0).to(WD)), input_precision=PREC)
             for i in tl.static_range(TP):
-                step = first + i + none
-                rows = (((n * T + step) * H + h) * G + head) * K
-                x = _turned(q, rows, (head < G) & (step < T) & qok, qcol, cos, sin, angle + step, K, TURN, False)
-                near += (tl.reshape(x * scale2, [1, GB, 1, CK, W, LK]),)
-            own_top = tl.full([TP, GB, W], float("-inf"), tl.float32)
-            own_mass = tl.zeros([TP, GB, W], tl.float32)
-            gap = first + token - tl.reshape(tl.arange(0, JT * W), [1, 1, JT, W])
-            top, mass, acc, own_top, own_mass = _attend(
-                near, fresh_k, fresh_v, (gap >= 0) & (gap < window), top, mass, acc, own_top, own_mass,
-                TP, JT, W, CK, LK, CV, LV, PARTS,
-            )  # fmt: skip
-            # How far back from the newest token in the ring each query sees.
-            reach = tl.minimum(window - 1 - first - token, past)
-            cells = tl.reshape(tl.arange(0, JR * W), [1, 1, JR, W])
-            if ONE_BLOCK:
-                top, mass, acc, own_top, own_mass = _attend(
-                    near, old_k, old_v, _sees(cells, newest, size, ring, reach), top, mass, acc, own_top, own_mass,
-                    TP, JR, W, CK, LK, CV, LV, PARTS,
-                )  # fmt: skip
-            for p0 in tl.range(JR * W if ONE_BLOCK else 0, tl.where(window > 0, ring, 0), JR * W, num_stages=STAGES):
-                next_k = tl.load(
-                    ring_k + (pair * ring + p0 + cell) * K + cell_kcol, mask=(p0 + cell < ring) & cell_kok, other=0.0
-                )
-                next_v = tl.load(
-                    ring_v + (pair * ring + p0 + cell_v) * V + cell_vcol, mask=(p0 + cell_v < ring) & cell_vok, other=0.0
-                )
-                top, mass, acc, own_top, own_mass = _attend(
-                    near, next_k, next_v, _sees(p0 + cells, newest, size, ring, reach), top, mass, acc, own_top, own_mass,
-                    TP, JR, W, CK, LK, CV, LV, PARTS,
-                )  # fmt: skip
-            if PARTS:
-                most, total, share = _whole(own_top, own_mass)
-                tl.store(lse_window + to, (most + tl.log2(total)) / log2e(), mask=is_row)
-
-            most, total, share = _whole(top, mass)
-            # Where nothing is attended to (no window, nothing in the slots yet) the output is zero.
-            share = share * (1.0 / tl.where(total > 0, total, 1.0))[:, :, None]
-            y = tl.sum(acc * share[:, :, None, :, None], 3)
-            out_at = to[:, :, None, None] * V + out_col[None, None, :, :]
-            tl.store(out + out_at, y.to(out.dtype.element_ty), mask=is_row[:, :, None, None] & out_ok[None, None, :, :])
-            # The next pass reads the slots that this one wrote.
+                moved = z * decays[i][None, :] + scores[i] * writes[i][None, :]
+                z = moved if TP == 1 else tl.where((token >= i)[:, None], moved, z)
+            for i in tl.static_range(TP):
+                far_k = decays[i][:, None] * far_k + writes[i][:, None] * in_k[i]
+            # Of a small block several threads hold the same element, and all must have read it.
             tl.debug_barrier()
+            tl.store(memory_k + far_at, far_k, mask=far_ok)
+            z *= scale2
+            if BIAS:
+                z += (tl.load(bias + h * G + head, mask=head < G, other=0.0).to(tl.float32) * log2e())[:, None]
+            shown = (m < M)[None, :]
+            if not SINK:
+                shown = shown & (past + t >= delay)[:, None]
+            z = tl.where(shown, z, float("-inf"))
+            in_v = ()
+            for i in tl.static_range(TP):
+                step = first + i + none
+                enters = (past + step >= delay) & (step < T)
+                at_v = (past + step - delay) % size * V + vcol
+                x = tl.load(ring_v + at_v, mask=enters & (step < delay) & vok, other=0.0).to(tl.float32)
+                if CROSSES:
+                    at_v = ((n * T + step - delay) * H + h) * V + vcol
+                    x += tl.load(v + at_v, mask=enters & (step >= delay) & vok, other=0.0).to(tl.float32)
+                in_v += (x[None, :],)
+            if not (ONE_BLOCK and EARLY):
+                far_v = tl.load(memory_v + value_at, mask=value_ok, other=0.0)
+            if PARTS:
+                own_top, own_mass = _logs(z, own_top, own_mass)
+            if ONE_BLOCK:
+                # The ring's first block goes along: one maximum, and nothing to shrink.
+                if not EARLY:
+                    old_v = tl.load(ring_v + (at[:, None] * V + vcol), mask=(at < ring)[:, None] & vok, other=0.0)
+                top = tl.max(tl.maximum(z, z_old), 1)
+                finite = tl.where(top == float("-inf"), 0.0, top)[:, None]
+                p, p_old = tl.exp2(z - finite), tl.exp2(z_old - finite)
+                mass = tl.sum(p + p_old, 1)
+                acc = tl.dot(p_old.to(old_v.dtype), old_v, input_precision=PREC)
+            else:
+                higher = tl.maximum(top, tl.max(z, 1))
+                finite = tl.where(higher == float("-inf"), 0.0, higher)
+                p, shrink = tl.exp2(z - finite[:, None]), tl.exp2(top - finite)
+                top, mass, acc = higher, mass * shrink + tl.sum(p, 1), acc * shrink[:, None]
+            for i in tl.static_range(TP - 1, -1, -1):
+                share = p * writes[i][None, :]
+                acc += tl.sum(share if TP == 1 else tl.where((token >= i)[:, None], share, 0.0), 1)[:, None] * in_v[i]
+                share = p * decays[i][None, :]
+                p = share if TP == 1 else tl.where((token >= i)[:, None], share, p)
+            acc = tl.dot(p.to(WD), tl.where(is_slot, far_v, 0.0).to(WD), acc, input_precision=PREC)
+            for i in tl.static_range(TP):
+                far_v = decays[i][:, None] * far_v + writes[i][:, None] * in_v[i]
+            tl.debug_barrier()
+            tl.store(memory_v + value_at, far_v, mask=value_ok)
+        if PARTS:
+            tl.store(lse_slots + row, (own_top + tl.log2(own_mass)) / log2e(), mask=is_row)
+            own_top, own_mass = _logs(z_old, tl.full([Q], float("-inf"), tl.float32), tl.zeros([Q], tl.float32))
 
-    # All has been read: the new tokens take their places, the last R of them if there are more.
+        if not ONE_BLOCK:
+            if not EARLY:
+                old_v = tl.load(ring_v + (at[:, None] * V + vcol), mask=(at < ring)[:, None] & vok, other=0.0)
+            top, mass, acc = joined(z_old, old_v, top, mass, acc, PREC)
+        fresh_k = _rows(k, new_row * K, new < T, kcol, kok, cos, sin, angle + new, K, TURN).to(ring_k.dtype.element_ty)
+        fresh_v = tl.load(v + new_row[:, None] * V + vcol, mask=(new < T)[:, None] & vok, other=0.0)
+        fresh_v = fresh_v.to(ring_v.dtype.element_ty)
+        if T == 1:
+            # Not a block of its own, as a matrix product would be made of.
+            z_new = tl.sum(near.to(tl.float32) * fresh_k.to(near.dtype).to(tl.float32), 1)[:, None] * scale2
+            z_new = tl.where(window > 0, z_new, float("-inf"))
+            higher = tl.maximum(top, tl.max(z_new, 1))
+            finite = tl.where(higher == float("-inf"), 0.0, higher)
+            p_new, shrink = tl.exp2(z_new - finite[:, None]), tl.exp2(top - finite)
+            top, mass = higher, mass * shrink + tl.sum(p_new, 1)
+            acc = acc * shrink[:, None] + p_new * fresh_v.to(tl.float32)
+        else:
+            gap = t[:, None] - new[None, :]
+            z_new = _keys(near, fresh_k, (gap >= 0) & (gap < window), scale2, PREC)
+            top, mass, acc = joined(z_new, fresh_v, top, mass, acc, PREC)
+        if PARTS:
+            own_top, own_mass = _logs(z_new, own_top, own_mass)
+        if WIDE:
+            for p0 in tl.range(B, tl.where(window > 0, ring, 0), B, num_stages=STAGES):
+                cell = p0 + at
+                next_k = tl.load(ring_k + (cell[:, None] * K + kcol), mask=(cell < ring)[:, None] & kok, other=0.0)
+                next_v = tl.load(ring_v + (cell[:, None] * V + vcol), mask=(cell < ring)[:, None] & vok, other=0.0)
+                z_old = _keys(near, next_k, _sees(cell, newest, size, ring, reach), scale2, PREC)
+                top, mass, acc = joined(z_old, next_v, top, mass, acc, PREC)
+                if PARTS:
+                    own_top, own_mass = _logs(z_old, own_top, own_mass)
+        if PARTS:
+            tl.store(lse_window + row, (own_top + tl.log2(own_mass)) / log2e(), mask=is_row)
+
+        # Where nothing is attended to (no window, nothing in the slots yet) the output is zero.
+        y = acc * (1.0 / tl.where(mass > 0, mass, 1.0))[:, None]
+        tl.store(out + row[:, None] * V + vcol, y.to(out.dtype.element_ty), mask=is_row[:, None] & vok)
+        # What follows writes over what this pass has read, and the next one reads the slots that it wrote.
+        tl.debug_barrier()
+
+    # The new tokens take their places, the last R of them if there are more.
+    fresh_k = _rows(k, new_row * K, new < T, kcol, kok, cos, sin, angle + new, K, TURN).to(ring_k.dtype.element_ty)
+    fresh_v = tl.load(v + new_row[:, None] * V + vcol, mask=(new < T)[:, None] & vok, other=0.0).to(ring_v.dtype.element_ty)
     stays = (new < T) & (new + ring >= T)
-    tl.store(ring_k + (pair * ring + (past + new) % size) * K + new_kcol, fresh_k, mask=stays & new_kok)
-    stays_v = (new_v < T) & (new_v + ring >= T)
-    fresh_v = fresh_v.to(ring_v.dtype.element_ty)
-    tl.store(ring_v + (pair * ring + (past + new_v) % size) * V + new_vcol, fresh_v, mask=stays_v & new_vok)
+    place = (past + new) % size
+    tl.store(ring_k + place[:, None] * K + kcol, fresh_k, mask=stays[:, None] & kok)
+    tl.store(ring_v + place[:, None] * V + vcol, fresh_v, mask=stays[:, None] & vok)
     if RAW:
-        raw_k = tl.load(slot_k + new_row * K + new_kcol, mask=stays & new_kok, other=0.0).to(ring_raw.dtype.element_ty)
-        tl.store(ring_raw + (pair * ring + (past + new) % size) * K + new_kcol, raw_k, mask=stays & new_kok)
-    u = tl.arange(0, JT * W)[:, None]
-    place = (past + u) % size
-    stays = (u < T) & (u + ring >= T)
-    m = tl.arange(0, MP)[None, :]
-    fresh_g = tl.load(g + ((n * T + u) * H + h) * M + m, mask=stays & (m < M), other=0.0).to(ring_g.dtype.element_ty)
-    tl.store(ring_g + (pair * ring + place) * M + m, fresh_g, mask=stays & (m < M))
+        raw_k = tl.load(slot_k + new_row[:, None] * K + kcol, mask=stays[:, None] & kok, other=0.0)
+        raw_at = (pair * ring + place)[:, None] * K + kcol
+        tl.store(ring_raw + raw_at, raw_k.to(ring_raw.dtype.element_ty), mask=stays[:, None] & kok)
+    m = tl.arange(0, MP)
+    takes = stays[:, None] & (m < M)
+    fresh_g = tl.load(g + new_row[:, None] * M + m, mask=takes, other=0.0).to(ring_g.dtype.element_ty)
+    tl.store(ring_g + place[:, None] * M + m, fresh_g, mask=takes)
     arrived = tl.atomic_add(seen + n, 1 << 32) >> 32
     if arrived == H - 1:
         if TURN:
             half: tl.constexpr = K // 2
-            f = tl.arange(0, CK * LK // 2)[None, :]
-            c = tl.load(cos + (angle + u) * half + f, mask=stays & (f < half), other=0.0).to(ring_cos.dtype.element_ty)
-            s = tl.load(sin + (angle + u) * half + f, mask=stays & (f < half), other=0.0).to(ring_sin.dtype.element_ty)
-            tl.store(ring_cos + (n * ring + place) * half + f, c, mask=stays & (f < half))
-            tl.store(ring_sin + (n * ring + place) * half + f, s, mask=stays & (f < half))
+            f = tl.arange(0, KP // 2)
+            turns = stays[:, None] & (f < half)
+            c = tl.load(cos + (angle + new)[:, None] * half + f, mask=turns, other=0.0).to(ring_cos.dtype.element_ty)
+            s = tl.load(sin + (angle + new)[:, None] * half + f, mask=turns, other=0.0).to(ring_sin.dtype.element_ty)
+            tl.store(ring_cos + (n * ring + place)[:, None] * half + f, c, mask=turns)
+            tl.store(ring_sin + (n * ring + place)[:, None] * half + f, s, mask=turns)
         tl.store(seen + n, (past + T).to(tl.int64))
 
 
 @lru_cache
-def choose_tiles(programs: int, T: int, G: int, K: int, V: int, M: int) -> dict:
-    """Compile-time sizes and launch options for a shape, so that registers allow four programs a multiprocessor, or, where
-    there are few programs, so that one has all its slots in flight at once. Read off cross-compiled kernels, for sm_90."""
-    power = triton.next_power_of_2
-    KP, VP = (2 * max(8, power(-(-n // 2))) for n in (K, V))
-    LK, LV = min(KP, 128), min(VP, 128)
-    CK, CV = KP // LK, VP // LV
-    GB = min(power(G), 8)
-    TP = min(power(T), 4, 8 // GB)
-    few = programs <= FEW
-    warps = 8 if few else 4
-    W = 128 * warps // max(LK, LV)
-    wide = max(CK, CV)
-    light = TP == 1 and GB * wide <= 4 and KP == VP
-    JR = (8 if few and light else 4) // wide
-    JM = min(JR, power(-(-M // W)))
-    registers = None
-    if not few and TP == 1 and G <= 8 and KP == VP:
-        registers = 128 if light else 168
+def choose_tiles(programs: int, T: int, G: int, K: int, V: int, M: int, ring: int) -> dict:
+    """Compile-time sizes and launch options for a shape, the fastest of those tried on an H100. Where each program has a
+    multiprocessor of its own it takes eight warps, and asks for all at once; else two programs of four share one."""
+    KP, VP = (2 * max(8, power_of_2(cdiv(n, 2))) for n in (K, V))
+    GP, few, wide = power_of_2(G), programs <= FEW, max(KP, VP) > 128
+    # 64 rows of 128 columns of slots, and as many of the ring, are 96 registers of 256 threads.
+    B = 32 if wide or (ring > 64 and not few) else 64
+    TP = max(1, min(power_of_2(T), 4, 32 // GP))
     return {
-        "TP": TP, "GB": GB, "W": W, "JM": JM, "JR": JR, "JT": max(1, power(T) // W), "CK": CK, "LK": LK, "CV": CV, "LV": LV,
-        "MP": power(M), "STAGES": 2, "COPIES": JM * W * min(KP, VP) < 128 * warps, "num_warps": warps, "maxnreg": registers,
+        "TP": TP, "GP": GP, "Q": max(16, TP * GP), "B": B, "BT": 1 if T == 1 else 16, "KP": KP, "VP": VP,
+        "MP": power_of_2(M), "STAGES": 4 if B == 32 else 3, "WIDE": ring > B, "EARLY": few,
+        "num_warps": 8 if few or wide or T > 1 else 4, "maxnreg": ALL_REGISTERS if wide or T > 1 else None,
     }  # fmt: skip
 
 
@@ -377,13 +358,16 @@ def _decode(
     """Writes the outputs, and moves the state's tensors on by the new tokens, all contiguous."""
     N, T, HQ, K = q.shape
     H, V, M = k.shape[2], v.shape[3], g.shape[3]
+    exact = q.dtype == torch.float32
     nha_fwd_kernel_decode[(N * H,)](
         q, k, v, g, q if slot_q is None else slot_q, k if slot_k is None else slot_k, bias, cos, sin,
         memory_k, memory_v, ring_k, ring_v, ring_g, ring_raw, ring_cos, ring_sin, seen, out, lse_slots, lse_window,
         scale, window, delay, ring_k.shape[2],
-        T=T, H=H, G=HQ // H, K=K, V=V, M=M, **choose_tiles(N * H, T, HQ // H, K, V, M),
+        T=T, H=H, G=HQ // H, K=K, V=V, M=M, **choose_tiles(N * H, T, HQ // H, K, V, M, ring_k.shape[2]),
+        WD={torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}.get(q.dtype, tl.float32),
+        PREC="ieee" if exact else "tf32", PIECES=0 if exact else 1,
         TURN=cos is not None, ANGLES_BY_ROW=cos is not None and cos.dim() == 3, RAW=ring_raw is not None,
-        BIAS=bias is not None, SINK=sink, PARTS=lse_slots is not None,
+        BIAS=bias is not None, SINK=sink, PARTS=lse_slots is not None, CROSSES=bool(delay < T),
     )  # fmt: skip
 
 

@@ -212,5 +212,6 @@ def write_outputs(call, states, flags, found, exact: bool) -> None:
         call.q, call.k, call.v, call.g, call.slot_q, call.slot_k, call.bias, call.cos, call.sin, states, flags, call.seen,
         call.plan.chunks, *found, call.scale, call.window, call.delay, call.ring, chunks,
         **call.constants, BK=tiles.BK, PARTS=found[2] is not None, EXACT=exact, WIDE=tiles.wide, STRIP=STRIP,
-        num_warps=tiles.warps, num_stages=1 if exact else tiles.stages, maxnreg=None if exact else tiles.registers,
+        num_warps=tiles.warps, num_stages=1 if exact else tiles.stages,
+        maxnreg=tiles.most_registers if exact else tiles.registers,
     )  # fmt: skip

@@ -14,6 +14,10 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+# To be given where a kernel may want more: left to itself, ptxas (CUDA 12.8, as in Triton 3.6) may give one that spills
+# much 32 registers, at many times the time.
+ALL_REGISTERS = 255
+
 _compiled: dict[tuple, tuple] = {}
 
 

@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.nha.triton.counts import power_of_2
-from kernels.nha.triton.launch import launch
+from kernels.nha.triton.launch import ALL_REGISTERS, launch
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Tiles:
     window_stages: int
     wide: bool
     registers: int | None
+    most_registers: int | None
 
 
 @lru_cache
@@ -56,15 +57,18 @@ def choose_tiles(group: int, slots: int, key_dim: int, value_dim: int, dtype: to
     half_padded = lambda n: 2 * max(8, power_of_2(-(-n // 2)))  # noqa: E731
     KP, VP = half_padded(key_dim), half_padded(value_dim)
     heads, widest = power_of_2(group), max(KP, VP)
-    stages, registers = 1, None
+    # Tiles of bf16 and 128 columns do with what ptxas chooses, and with a limit would spill a little more.
+    most_registers = None if dtype == torch.bfloat16 and widest <= 128 else ALL_REGISTERS
+    stages, registers = 1, most_registers
     if dtype == torch.float32:
         GB, C, BK = min(heads, 2 if widest <= 128 else 1), 16, 16
+    elif dtype == torch.float16:
+        # Its split decays are fp32 operands, twice the shared memory of bf16's; a loop over blocks of slots keeps more of them.
+        rows = (64 if widest <= 128 else 32) // (1 if slots <= 64 else 2)
+        GB, BK = min(heads, rows // 16) if widest <= 128 else 1, 32
+        C = rows // GB
     elif widest > 128:
         GB, C, BK = 1, 32, 32
-    elif dtype == torch.float16:
-        # Its split decays are fp32 operands, twice the shared memory of bf16's.
-        GB, BK = min(heads, 4), 32
-        C = 64 // GB
     else:
         # Turning a tile takes three more, so that fewer keys fit, and one stage of them.
         GB, BK = min(heads, 4), 32 if turns else 64
@@ -100,13 +104,15 @@ def choose_tiles(group: int, slots: int, key_dim: int, value_dim: int, dtype: to
         window_stages,
         wide,
         registers,
+        most_registers,
     )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Tables for the kernels, on the device. Those of packed sequences are as long as they could have to be; rows to spare are
-    zeros, which the kernels take for sequences of no length. most_*: of a sequence, at most."""
+    """Tables for the kernels, on the device; segments in the order in which programs take them, each with its number. Those of
+    packed sequences are as long as they could have to be; rows to spare are zeros, which the kernels take for sequences of no
+    length. most_*: of a sequence, at most."""
 
     chunks: Tensor
     segments: Tensor
@@ -132,6 +138,11 @@ def nha_kernel_plan(
     first_block = tl.sum(tl.where(i < n, blocks, 0), 0)
     row, length = tl.sum(tl.where(i == n, starts, 0), 0), tl.sum(tl.where(i == n, lengths, 0), 0)
     count, parts = tl.sum(tl.where(i == n, counts, 0), 0), tl.sum(tl.where(i == n, pieces, 0), 0)
+    # Programs start in the table's order: whole segments before the sequences' shorter last ones, so that all end together.
+    wholes = counts // per_segment
+    first_whole = tl.sum(tl.where(i < n, wholes, 0), 0)
+    first_rest = tl.sum(wholes, 0) + first_segment - first_whole
+    own_wholes = count // per_segment
     tl.store(sequences + n * 4, first_chunk)
     tl.store(sequences + n * 4 + 1, count)
     tl.store(sequences + n * 4 + 2, first_segment)
@@ -145,13 +156,15 @@ def nha_kernel_plan(
         tl.store(to + 3, length, mask=here)
     for at in range(0, parts, BLOCK):
         j = at + b
-        to, here = segments + (first_segment + j) * 6, j < parts
+        place = tl.where(j < own_wholes, first_whole + j, first_rest)
+        to, here = segments + place * 7, j < parts
         tl.store(to, n, mask=here)
         tl.store(to + 1, j * per_segment * C, mask=here)
         tl.store(to + 2, row, mask=here)
         tl.store(to + 3, length, mask=here)
         tl.store(to + 4, first_chunk + j * per_segment, mask=here)
         tl.store(to + 5, tl.minimum(count - j * per_segment, per_segment), mask=here)
+        tl.store(to + 6, first_segment + j, mask=here)
     own_blocks = tl.sum(tl.where(i == n, blocks, 0), 0)
     for at in range(0, own_blocks, BLOCK):
         j = at + b
@@ -167,12 +180,16 @@ def count_chunks(batch: int, time: int, packed: int, C: int) -> int:
     return time // C + packed if packed else batch * (-(-time // C))
 
 
-def _chunks_per_segment(total: int, sequences: int, programs: int, fills: int, device: torch.device) -> int:
-    """Chunks of a segment, for `total` chunks in all and `programs` programs a segment. A multiprocessor holds `fills`
-    programs, and all should end together; if 0, many short ones fill the GPU several times over."""
+def _chunks_per_segment(total: int, sequences: int, exact: bool, programs: int, fills: int, device: torch.device) -> int:
+    """Chunks of a segment, for `total` chunks in all and `programs` programs a segment; exact: sequences are alike. A
+    multiprocessor holds `fills` programs, and all should end together; if 0, many short ones fill the GPU several times
+    over."""
     if not fills:
         return max(1, min(32, total * programs // 1024))
     room = fills * (torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4)
+    if not exact:
+        # Lengths are not known here. In a simulation of packs of 2 to 64 sequences two rounds of programs end together best.
+        return max(1, -(-total * programs // (2 * room)))
     longest = max(1, -(-total // sequences))
 
     def time(size: int) -> float:
@@ -186,12 +203,12 @@ def _tables(cu_seqlens: Tensor, time: int, exact: bool, C: int, KB: int, ring: i
     """time: of all sequences together; exact: they are alike. programs: how many each segment makes."""
     N, device = len(cu_seqlens) - 1, cu_seqlens.device
     total = count_chunks(N, time // N, 0, C) if exact else count_chunks(1, time, N, C)
-    per_segment = _chunks_per_segment(total, N, programs, fills, device)
+    per_segment = _chunks_per_segment(total, N, exact, programs, fills, device)
     longest = -(-time // N // C) if exact else -(-time // C)
     spare = 0 if exact else N
     lengths = total, N * -(-longest // per_segment) if exact else total // per_segment + spare, N
     blocks = N * -(-(time // N + ring) // KB) if exact else (time + N * ring) // KB + spare
-    widths = 4, 6, 4, 4
+    widths = 4, 7, 4, 4
     sizes = [rows * width for rows, width in zip((*lengths, blocks), widths, strict=True)]
     whole = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
     tables = [part.view(-1, width) for part, width in zip(whole.split(sizes), widths, strict=True)]

@@ -84,6 +84,10 @@ class Call:
         return make_plan(s.batch, s.time, self.cu_seqlens, self.tiles.C, self.tiles.KB, s.ring, programs, fills, self.q.device)
 
     @cached_property
+    def _by_head(self) -> dict[tuple, TensorDescriptor]:
+        return {}
+
+    @cached_property
     def streams(self) -> bool:
         """Whether `stream` makes the outputs."""
         return streams(self)
@@ -94,8 +98,12 @@ class Call:
         return TensorDescriptor(x, list(x.shape), list(x.stride()), box)
 
     def rows_of_head(self, x: Tensor, rows: int) -> TensorDescriptor:
-        """A descriptor of x [rows, H, D] as [rows, H * D], for copies of `rows` rows of one head."""
-        return self.described(x.flatten(1), [rows, x.shape[-1]])
+        """A descriptor of x [rows, H, D] as [rows, H * D], for copies of `rows` rows of one head. Made once: it costs the host
+        more than all else that an argument does."""
+        key = x.data_ptr(), rows, x.shape[-1]
+        if key not in self._by_head:
+            self._by_head[key] = self.described(x.flatten(1), [rows, x.shape[-1]])
+        return self._by_head[key]
 
     @cached_property
     def constants(self) -> dict:

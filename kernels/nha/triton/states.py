@@ -55,12 +55,13 @@ def nha_fwd_kernel_walk(
     [segments, H, M]; of each chunk totals [chunks, H, M], and flags [chunks, H, blocks of slots] (see `common`)."""
     D: tl.constexpr = K + V
     segment, h, slot = tl.program_id(0), tl.program_id(1), tl.program_id(2) * MB + tl.arange(0, MB)
-    n = tl.load(table + segment * 6)
-    step = tl.load(table + segment * 6 + 1)
-    row = tl.load(table + segment * 6 + 2)
-    length = tl.load(table + segment * 6 + 3)
-    chunk = tl.load(table + segment * 6 + 4).to(tl.int64)
-    count = tl.load(table + segment * 6 + 5)
+    n = tl.load(table + segment * 7)
+    step = tl.load(table + segment * 7 + 1)
+    row = tl.load(table + segment * 7 + 2)
+    length = tl.load(table + segment * 7 + 3)
+    chunk = tl.load(table + segment * 7 + 4).to(tl.int64)
+    count = tl.load(table + segment * 7 + 5)
+    number = tl.load(table + segment * 7 + 6).to(tl.int64)
     i = tl.arange(0, C)
     kcol, kok = columns(K, KP)
     vcol, vok = columns(V, VP)
@@ -83,10 +84,12 @@ def nha_fwd_kernel_walk(
         flag = flags + ((chunk + c) * H + h) * tl.num_programs(2) + tl.program_id(2)
         tl.store(flag, (tl.max(-total, 0) * log2e() > LIMIT).to(tl.int32))
         rest += total
-    at = (segment.to(tl.int64) * H + h) * D * M + slot[None, :]
+    at = (number * H + h) * D * M + slot[None, :]
+    # Rows to spare have the number of another.
+    is_slot = slot < tl.where(count > 0, M, 0)
     tl.store(added + at + kcol[:, None] * M, memory_k, mask=kok[:, None] & is_slot[None, :])
     tl.store(added + at + (K + vcol)[:, None] * M, memory_v, mask=vok[:, None] & is_slot[None, :])
-    tl.store(segment_totals + (segment.to(tl.int64) * H + h) * M + slot, rest * log2e(), mask=is_slot)
+    tl.store(segment_totals + (number * H + h) * M + slot, rest * log2e(), mask=is_slot)
 
 
 @triton.jit(do_not_specialize=["ring", "delay"])
@@ -101,12 +104,13 @@ def nha_fwd_kernel_store(
     of flagged chunks as they are at its start (see `common`); if FLAGGED those alone, of which there are mostly none."""
     D: tl.constexpr = K + V
     segment, h, slot = tl.program_id(0), tl.program_id(1), tl.program_id(2) * MB + tl.arange(0, MB)
-    n = tl.load(table + segment * 6)
-    step = tl.load(table + segment * 6 + 1)
-    row = tl.load(table + segment * 6 + 2)
-    length = tl.load(table + segment * 6 + 3)
-    chunk = tl.load(table + segment * 6 + 4).to(tl.int64)
-    count = tl.load(table + segment * 6 + 5)
+    n = tl.load(table + segment * 7)
+    step = tl.load(table + segment * 7 + 1)
+    row = tl.load(table + segment * 7 + 2)
+    length = tl.load(table + segment * 7 + 3)
+    chunk = tl.load(table + segment * 7 + 4).to(tl.int64)
+    count = tl.load(table + segment * 7 + 5)
+    number = tl.load(table + segment * 7 + 6).to(tl.int64)
     if FLAGGED:
         wanted = 0
         for c in range(count):
@@ -118,7 +122,7 @@ def nha_fwd_kernel_store(
     is_slot = slot < M
     k_tile, k_keep = kcol[:, None] * M + slot[None, :], kok[:, None] & is_slot[None, :]
     v_tile, v_keep = (K + vcol)[:, None] * M + slot[None, :], vok[:, None] & is_slot[None, :]
-    at_start = (segment.to(tl.int64) * H + h) * D * M
+    at_start = (number * H + h) * D * M
     memory_k = tl.load(starts + at_start + k_tile, mask=k_keep, other=0.0)
     memory_v = tl.load(starts + at_start + v_tile, mask=v_keep, other=0.0)
     base = row.to(tl.int64) + (n + 1).to(tl.int64) * ring

@@ -53,9 +53,9 @@ def nha_fwd_kernel_stream(
     SINK: tl.constexpr, SEEN: tl.constexpr, PARTS: tl.constexpr, COPIES: tl.constexpr, WHOLE: tl.constexpr, NB: tl.constexpr,
     WINDOW: tl.constexpr, SHARE_K: tl.constexpr, SHARE_V: tl.constexpr,
 ):  # fmt: skip
-    """Descriptors: q, slot_q [rows, HQ, K] (or [rows, HQ * K] if GB is 1), k, in_k [rows, H * K], v, in_v [rows, H * V] with
-    boxes of BK and C rows, g [rows, H * M], out_desc as q; pointers: out [rows, HQ, V], starts [segments, H, D, M],
-    totals [chunks, H, M], lse [rows, HQ] in units of log 2.
+    """Descriptors: q (if OWN_Q), slot_q [rows, HQ, K] (or [rows, HQ * K] if GB is 1), k, in_k [rows, H * K], v, in_v
+    [rows, H * V] with boxes of BK and C rows, g [rows, H * M], out_desc as q (if COPIES and WHOLE); pointers:
+    out [rows, HQ, V], starts [segments, H, D, M], totals [chunks, H, M], lse [rows, HQ] in units of log 2.
 
     SHARE_K, SHARE_V: the first block of keys, of values is what enters the slots. COPIES: results leave by bulk copies too.
     WHOLE: no chunk reaches over its sequence's end, and no block of heads over its group. `zero` is 0: masks that depend on it
@@ -67,12 +67,13 @@ def nha_fwd_kernel_stream(
     segment = tl.program_id(0) // (H * blocks)
     head = tl.program_id(0) % (H * blocks)
     h, part = head // blocks, head % blocks
-    n = tl.load(table + segment * 6)
-    step = tl.load(table + segment * 6 + 1)
-    row = tl.load(table + segment * 6 + 2)
-    length = tl.load(table + segment * 6 + 3)
-    chunk = tl.load(table + segment * 6 + 4).to(tl.int64)
-    count = tl.load(table + segment * 6 + 5)
+    n = tl.load(table + segment * 7)
+    step = tl.load(table + segment * 7 + 1)
+    row = tl.load(table + segment * 7 + 2)
+    length = tl.load(table + segment * 7 + 3)
+    chunk = tl.load(table + segment * 7 + 4).to(tl.int64)
+    count = tl.load(table + segment * 7 + 5)
+    number = tl.load(table + segment * 7 + 6).to(tl.int64)
     past = tl.load(seen + n).to(tl.int32) if SEEN else 0
     i, jj, slot, r = tl.arange(0, C), tl.arange(0, BK), tl.arange(0, M), tl.arange(0, R)
     query_head = part * GB + r % GB
@@ -81,7 +82,7 @@ def nha_fwd_kernel_stream(
     angle = row if ANGLES_BY_ROW else 0
     scale2 = scale * log2e()
     kcol, vcol = tl.arange(0, K), tl.arange(0, V)
-    at = (segment.to(tl.int64) * H + h) * D * M + slot[None, :]
+    at = (number * H + h) * D * M + slot[None, :]
     memory_k = tl.load(starts + at + kcol[:, None] * M)
     memory_v = tl.load(starts + at + (K + vcol)[:, None] * M)
     for c in tl.range(0, count, num_stages=2):
@@ -283,7 +284,8 @@ def stream_outputs(call, starts, totals, found) -> None:
     names = ("H", "G", "K", "V", "M", "C", "GB", "WD", "PIECES", "BIAS", "SINK", "SEEN")
     launch(
         nha_fwd_kernel_stream, (len(call.plan.segments) * H * cdiv(G, GB),),
-        by_head(call.q), by_head(call.slot_q), *(call.rows_of_head(x, rows) for x, rows in near), by_head(out), out, call.bias,
+        by_head(call.q) if call.own_q else None, by_head(call.slot_q), *(call.rows_of_head(x, rows) for x, rows in near),
+        by_head(out) if copies and whole else None, out, call.bias,
         starts, totals, call.seen, call.plan.segments, *lse, call.cos, call.sin, call.scale, call.delay, call.ring, 0,
         **{name: constants[name] for name in names}, BK=BK, OWN_Q=call.own_q, TURN=turns,
         ANGLES_BY_ROW=call.settings.angles_by_row, PARTS=call.settings.with_lse, COPIES=copies, WHOLE=whole,

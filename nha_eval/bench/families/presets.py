@@ -1,0 +1,76 @@
+"""This project's own models: every pattern of `models.presets`, at its sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from models import NHAForCausalLM
+from models.cache import NHACache, StateLayer
+from models.mixers import mixer_class
+from models.presets import HYBRIDS, PATTERNS, preset_config
+from nha_eval.bench.families._held import hold, random_keys
+
+NAMES = (*PATTERNS, *HYBRIDS)
+CACHE = "past_key_values"
+# Gated DeltaNet's backward of flash-linear-attention is wrong on Hopper with Triton 3.4 to 3.7.0, and raises there.
+UNAVAILABLE = ("install tilelang",)
+# Beyond its window a state needs so many tokens to have all its parts: taps of convolutions, some slots written.
+BEYOND = 64
+
+
+def window(name: str) -> str | int:
+    if name in HYBRIDS:
+        return "none"
+    mixer, tokens, _ = PATTERNS[name]
+    if tokens is not None:
+        return mixer_class(mixer).smallest_window
+    return "full" if mixer_class(mixer).has_window else "none"
+
+
+def refusal(name: str, device: torch.device) -> str | None:
+    return None
+
+
+def build(name: str, size: str, layers: int | None = None) -> NHAForCausalLM:
+    config = preset_config(f"{name}-{size}")
+    if layers is not None:
+        config.num_hidden_layers = layers
+        config.mixers, config.windows = config.mixers[:layers], config.windows[:layers]
+    return NHAForCausalLM(config)
+
+
+def set_window(model: NHAForCausalLM, tokens: int) -> None:
+    model.set_window(tokens)
+
+
+def backend(model: NHAForCausalLM) -> str:
+    return model.backend()
+
+
+def state_bytes(model: NHAForCausalLM, batch: int, length: int) -> int:
+    return model.state_bytes(batch, length)
+
+
+def filled_cache(model: NHAForCausalLM, batch: int, length: int, draw) -> NHACache:
+    """States from a prefill of one row as short as fills them, repeated for each row; keys and values drawn at random."""
+    config, cache = model.config, model.new_cache()
+    if any(isinstance(layer, StateLayer) for layer in cache.layers):
+        tokens = min(length, max(window or 0 for window in config.windows) + BEYOND)
+        model(input_ids=draw.tokens(config.vocab_size, 1, tokens), past_key_values=cache, logits_to_keep=1)
+    rows = torch.zeros(batch, dtype=torch.long, device=draw.device)
+    for i, layer in enumerate(cache.layers):
+        if isinstance(layer, StateLayer):
+            layer.batch_select_indices(rows)
+            if hasattr(layer.state, "seen"):
+                layer.state = replace(layer.state, seen=torch.full_like(layer.state.seen, length))
+            # One less than it has seen, as the keys of full attention count the decoded token.
+            hold(layer, length - 1)
+        else:
+            cache.layers[i] = random_keys(batch, config.num_key_value_heads, length, config.head_dim, draw)
+    return cache
+
+
+def cache_bytes(cache: NHACache) -> int:
+    return cache.state_bytes()

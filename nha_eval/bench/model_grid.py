@@ -1,0 +1,138 @@
+"""What `bench model` measures: the cases of a run, made from names, lengths, batches and windows that were checked first.
+
+prefill   a whole prompt, the last position's logits alone, a cache filled
+decode    one token a sequence at a context of `length` tokens
+train     forward, backward and an optimizer's step
+
+plan(device_type="cuda", models=("nha", "transformer++"), phases=("decode",), lengths=("32768",))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nha_eval.bench import families
+from nha_eval.bench.families import SIZES
+from nha_eval.errors import UserError, nearest
+
+PHASES = ("prefill", "decode", "train")
+LARGEST, LONGEST = "largest", "longest"
+BASE = "transformer++"  # what all others are compared with
+SHARE = "T/"  # of a window that is a share of the length, as in T/8
+QUICK_MODELS = (BASE, "nha", "swa", "gla")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is measured on one kind of device unless told otherwise: lengths in tokens, `longest` among those of decode."""
+
+    size: str
+    lengths: dict[str, tuple[str, ...]]
+    quick_lengths: tuple[str, ...]
+    windows: dict[str, tuple[str, ...]]  # by model; "" for the others that have one
+    checkpoint_from: int  # tokens of a training step, from which activations are made again in the backward
+
+
+_CUDA = ("512", "2048", "8192", "32768", "131072")
+DEFAULTS = {
+    "cuda": Defaults(
+        "1.3b",
+        {"prefill": _CUDA, "decode": (*_CUDA, LONGEST), "train": ("2048", "4096", "8192", "16384", "32768")},
+        ("2048", "32768"),
+        {"nha": ("0", "64", "1024", "T/8"), "": ("64",)},
+        16384,
+    ),
+    "cpu": Defaults(
+        "tiny",
+        {"prefill": ("128", "512"), "decode": ("128", "512", LONGEST), "train": ("128", "512")},
+        ("128", "512"),
+        {"nha": ("0", "16", "T/8"), "": ("16",)},
+        16384,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """One point. `length` in tokens or LONGEST (that fits), `batch` in sequences or LARGEST (that fits); `window` as tables
+    write it: tokens, a share of the length such as `T/8`, `full` or `none`; `checkpointing` is None but in training.
+    """
+
+    model: str
+    size: str
+    phase: str
+    length: int | str
+    batch: int | str
+    window: str
+    checkpointing: bool | None = None
+
+    def window_tokens(self, length: int) -> int | None:
+        """The window to set at a length; None where there is none to set."""
+        if self.window.startswith(SHARE):
+            return max(1, length // int(self.window.removeprefix(SHARE)))
+        return int(self.window) if self.window.isdecimal() else None
+
+
+def plan(
+    *,
+    device_type: str,
+    models: Sequence[str] | None = None,
+    sizes: Sequence[str] | None = None,
+    lengths: Sequence[str] | None = None,
+    batches: Sequence[str] | None = None,
+    windows: Sequence[str] | None = None,
+    phases: Sequence[str] | None = None,
+    checkpointing: Sequence[str] | None = None,
+    quick: bool = False,
+) -> list[ModelCase]:
+    """The cases, those of a model together, in the order in which they are measured. What is None takes the device's
+    defaults. LONGEST counts for decode alone, and so does LARGEST. UserError for an unknown name, or when nothing is left.
+    """
+    defaults = DEFAULTS[device_type]
+    if quick:
+        models, lengths, windows = models or QUICK_MODELS, lengths or defaults.quick_lengths, windows or defaults.windows[""]
+    for what, given, known in (("model", models, families.names()), ("size", sizes, SIZES), ("phase", phases, PHASES)):
+        for name in given or ():
+            if name not in known:
+                raise UserError(f"no such {what}: {name!r}; {nearest(name, known, what=f'{what}s')}")
+    cases = []
+    for size in sizes or (defaults.size,):
+        for model in models or families.names():
+            for phase in (phase for phase in PHASES if phase in (phases or PHASES)):
+                for window in _windows(model, windows, defaults):
+                    cases += _phase(model, size, phase, window, defaults, lengths, batches, checkpointing)
+    if not cases:
+        raise UserError(f"nothing to measure: {_given(models, phases, lengths, batches, windows)}")
+    return list(dict.fromkeys(cases))
+
+
+def _windows(model: str, windows: Sequence[str] | None, defaults: Defaults) -> Sequence[str]:
+    kind = families.find(model).window(model)
+    if isinstance(kind, str):
+        return [kind]
+    wanted = windows or defaults.windows.get(model, defaults.windows[""])
+    return [window for window in wanted if not window.isdecimal() or int(window) >= kind]
+
+
+def _phase(model, size, phase, window, defaults, lengths, batches, checkpointing) -> list[ModelCase]:
+    at = [int(length) if length.isdecimal() else length for length in lengths or defaults.lengths[phase]]
+    rows = [int(batch) if batch.isdecimal() else batch for batch in batches or ("1", LARGEST)]
+    cases = []
+    for length in at:
+        for batch in rows:
+            # Two things to be found at once, or a window that is a share of the unknown, have no answer.
+            unknown = length == LONGEST and (batch == LARGEST or window.startswith(SHARE))
+            if unknown or (phase != "decode" and (length == LONGEST or batch == LARGEST)):
+                continue
+            ways: Sequence[bool | None] = (None,)
+            if phase == "train":
+                ways = [way == "on" for way in checkpointing] if checkpointing else (length >= defaults.checkpoint_from,)
+            cases += [ModelCase(model, size, phase, length, batch, window, way) for way in ways]
+    return cases
+
+
+def _given(models, phases, lengths, batches, windows) -> str:
+    named = {"models": models, "phases": phases, "lengths": lengths, "batches": batches, "windows": windows}
+    said = "; ".join(f"{what} {', '.join(values)}" for what, values in named.items() if values)
+    return f"{said} leave no case ({LONGEST} and {LARGEST} are for decode alone; sliding windows begin at 1)"
