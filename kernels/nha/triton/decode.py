@@ -133,7 +133,7 @@ def nha_fwd_kernel_decode(
     token, head = tl.arange(0, Q) // GP, tl.arange(0, Q) % GP
     # Triton's interpreter masks a block by another alone, so that a token's number is a block of one.
     none = tl.zeros([1], tl.int32)
-    ONE_BLOCK: tl.constexpr = M <= B
+    ONE_BLOCK: tl.constexpr = M > 0 and M <= B
     # Offsets within a sequence and head are 32-bit, and the addresses of a tile one base and constants.
     memory_k += pair * (M * K)
     memory_v += pair * (M * V)
@@ -346,7 +346,7 @@ def choose_tiles(programs: int, T: int, G: int, K: int, V: int, M: int, ring: in
     TP = max(1, min(power_of_2(T), 4, 32 // GP))
     return {
         "TP": TP, "GP": GP, "Q": max(16, TP * GP), "B": B, "BT": 1 if T == 1 else 16, "KP": KP, "VP": VP,
-        "MP": power_of_2(M), "STAGES": 4 if B == 32 else 3, "WIDE": ring > B, "EARLY": few,
+        "MP": power_of_2(max(M, 1)), "STAGES": 4 if B == 32 else 3, "WIDE": ring > B, "EARLY": few,
         "num_warps": 8 if few or wide or T > 1 else 4, "maxnreg": ALL_REGISTERS if wide or T > 1 else None,
     }  # fmt: skip
 
