@@ -101,7 +101,7 @@ def _keys(near, keys, visible, scale2, PREC: tl.constexpr):
 
 @triton.jit
 def _sees(cell, newest, size, ring, reach):
-    """Whether the tokens at these cells of the ring are less than `reach` [Q] before the newest: [Q, BR]."""
+    """Whether the tokens at these cells of the ring are less than `reach` [Q] before the newest: [Q, B]."""
     back = newest - cell
     back = tl.where(back < 0, back + size, back)
     return (cell < ring)[None, :] & (back[None, :] < reach[:, None])
@@ -120,9 +120,8 @@ def nha_fwd_kernel_decode(
     WIDE: tl.constexpr, EARLY: tl.constexpr, CROSSES: tl.constexpr,
 ):  # fmt: skip
     """q, slot_q, out [N, T, H, G, *]; k, slot_k, v, g [N, T, H, *]; memory_* [N, H, M, *]; ring_* [N, H, R, *], its angles
-    [N, R, K/2]; lse_* [N, T, H, G], if PARTS. WIDE: whether R > B. CROSSES: whether new tokens enter the slots at
-    once, delay < T. EARLY: values are asked for along with keys, at the cost of
-    registers that then a second program cannot have."""
+    [N, R, K/2]; lse_* [N, T, H, G], if PARTS. WIDE: whether R > B. CROSSES: whether new tokens enter the slots at once,
+    delay < T. EARLY: values are asked for along with keys, at the cost of registers that a second program cannot have then."""
     pair = tl.program_id(0).to(tl.int64)
     n, h = pair // H, pair % H
     kcol, kok = _columns(K, KP)
