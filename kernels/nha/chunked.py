@@ -131,7 +131,9 @@ def _entering(x: Tensor, ring: int, delay: int, time: int) -> Tensor:
     return F.pad(x[:, :, max(start, 0) : max(start + time, 0)], (0, 0, min(max(-start, 0), time), 0))
 
 
+# What is kept may be wanted by a later call that trains, which an inference tensor cannot serve.
 @lru_cache
+@torch.inference_mode(False)
 def _between(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """0/1 matrices: [c * c, c] that sums g over j < l <= i into row (i, j), and the causal [c, c]."""
     i, j, step = torch.meshgrid(*[torch.arange(size, device=device)] * 3, indexing="ij")
@@ -235,6 +237,7 @@ def _walk(q, k, v, slots, window, ring, seen, with_lse):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _hidden(queries: int, before: int, reach: int, device: torch.device) -> Tensor:
     """[L, 1, keys] bool: keys that L queries do not attend to, being later or out of reach; `before` keys come before them."""
     gap = torch.arange(queries, device=device)[:, None] + before - torch.arange(before + queries, device=device)

@@ -42,7 +42,6 @@ def prefill(model: nn.Module, family: Any, batch: int, length: int, draw: Any) -
         kept["cache"] = getattr(out, family.CACHE)
         return out.logits
 
-    # No inference mode: what the operators keep from call to call could then take no part in training.
     with torch.no_grad():
         yield Work(call, batch * length, lambda: family.cache_bytes(kept["cache"]))
 

@@ -5,6 +5,7 @@ import torch
 from nha_cases import Case, assert_close, pairwise_cases
 
 from kernels import nha_attention
+from kernels.nha import chunked as chunked_module
 
 CASES = pairwise_cases()
 BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -158,3 +159,16 @@ def test_token_by_token_from_a_state_equals_the_definition(case):
     }
     rows = lambda t: torch.stack([t[0, 9:39], t[1, 5:35]])  # noqa: E731
     assert_close(found, {"out": rows(whole[0]), "slots": rows(whole[2][0]), "window": rows(whole[2][1])}, 1e-9)
+
+
+def test_trains_after_a_first_call_in_inference_mode():
+    q, k, v, g = (torch.randn(1, 37, 2, 6, generator=torch.Generator().manual_seed(i)) for i in range(4))
+    for keeper in (chunked_module._between, chunked_module._hidden):
+        keeper.cache_clear()
+    call = lambda *x: nha_attention(*x, -g.abs(), 5, backend="chunked")[0]  # noqa: E731
+    with torch.inference_mode():
+        wanted = call(q, k, v)
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    out = call(*leaves)
+    out.sum().backward()
+    assert torch.equal(out, wanted) and all(x.grad.isfinite().all() for x in leaves)
