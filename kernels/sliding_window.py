@@ -13,12 +13,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from kernels.nha.checks import check_count, check_cu_seqlens, check_qkv, check_rotary, check_state
-from kernels.nha.chunked import chunked
-from kernels.nha.reference import recurrent
+from kernels.nha.op import autocast, resolve_backend, run
 from kernels.nha.state import NHAState
-from kernels.standing import standing
-
-BACKENDS = ("recurrent", "chunked", "auto")
 
 
 def sliding_window_attention(
@@ -40,12 +36,11 @@ def sliding_window_attention(
 
     q [B, T, HQ, K], k [B, T, H, K], v [B, T, H, V] and the other arguments as in `nha_attention`. keep: tokens that the state
     holds, `window` (None) or more so that the last ones can be taken back (`NHAState.before`); it may differ between calls.
-    `backend` is "recurrent" (the definition), "chunked" (plain torch, any device), or "auto", which is the latter.
+    `backend` is one of `nha_attention`'s, whose kernels it shares.
     Returns (out [B, T, HQ, V], NHAState or None). Raises ValueError as `nha_attention` does, for a window of 0 or None, and for
     a smaller `keep`.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; wanted one of {', '.join(map(repr, BACKENDS))}")
+    q, k, v = autocast(q, k, v)
     check_qkv(q, k, v)
     check_count("window", window, "not possible here")
     if not window:
@@ -71,8 +66,7 @@ def sliding_window_attention(
         "cu_seqlens": cu_seqlens,
         "state": state,
     }
-    if standing(backend) == "recurrent":
-        out, after, _ = recurrent(q, k, v, no_gates, **settings)
-        return out, after if return_state else None
-    out, make_state, _ = chunked(q, k, v, no_gates, **settings, overwrite_state=overwrite_state)
-    return out, make_state() if return_state else None
+    chosen = resolve_backend(backend, q.device, q.dtype)
+    wanted = {"return_state": return_state, "return_lse": False, "overwrite_state": overwrite_state}
+    out, after, _ = run(chosen, q, k, v, no_gates, settings, **wanted)
+    return out, after

@@ -125,11 +125,18 @@ def nha_attention(
         "cu_seqlens": cu_seqlens,
         "state": state,
     }
+    wanted = {"return_state": return_state, "return_lse": return_lse, "overwrite_state": overwrite_state}
+    out, after, lse = run(chosen, q, k, v, g, settings, **wanted)
+    return (out, after, lse) if return_lse else (out, after)
+
+
+def run(chosen: str, q, k, v, g, settings: dict, *, return_state: bool, return_lse: bool, overwrite_state: bool):
+    """(out, NHAState or None, log-sum-exps or None) by the backend `chosen`, of arguments that were checked; M may be 0."""
     if chosen == "recurrent":
         out, after, lse = recurrent(q, k, v, g, **settings)
         after = after if return_state else None
-    elif not (return_state or return_lse) and _is_softmax(window, delay, empty_slots, cu_seqlens, state, q.shape[1]):
-        out, after, lse = causal_softmax(q, k, v, rotary, scale), None, None
+    elif not (return_state or return_lse) and _is_softmax(settings, q.shape[1]):
+        out, after, lse = causal_softmax(q, k, v, settings["rotary"], settings["scale"]), None, None
     elif chosen == "triton" and _is_decode(q, k, v, g, settings):
         from kernels.nha.triton.decode import decode_nha
 
@@ -137,12 +144,12 @@ def nha_attention(
         after = after if return_state else None
     else:
         if chosen == "triton":
-            from kernels.nha.triton.op import triton_nha as run
+            from kernels.nha.triton.op import triton_nha as operator
         else:
-            run = partial(chunked, overwrite_state=overwrite_state)
-        out, make_state, lse = run(q, k, v, g, **settings, with_lse=return_lse)
+            operator = partial(chunked, overwrite_state=overwrite_state)
+        out, make_state, lse = operator(q, k, v, g, **settings, with_lse=return_lse)
         after = make_state() if return_state else None
-    return (out, after, lse) if return_lse else (out, after)
+    return out, after, lse
 
 
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -155,11 +162,12 @@ def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     return tuple(x.to(dtype) if cast else x for x, cast in zip(tensors, wanted, strict=True))
 
 
-def _is_softmax(window, delay, empty_slots, cu_seqlens, state, time: int) -> bool:
+def _is_softmax(settings: dict, time: int) -> bool:
     """Whether the call is plain causal softmax attention: every token in the window, and none in the slots."""
-    if cu_seqlens is not None or state is not None:
+    if settings["cu_seqlens"] is not None or settings["state"] is not None:
         return False
-    return window is None or (window >= time and delay >= time and empty_slots == "mask")
+    window = settings["window"]
+    return window is None or (window >= time and settings["delay"] >= time and settings["empty_slots"] == "mask")
 
 
 def _is_decode(q: Tensor, k: Tensor, v: Tensor, g: Tensor, settings: dict) -> bool:

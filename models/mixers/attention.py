@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from kernels import sliding_window_attention
+from kernels.nha.op import resolve_backend
 from kernels.rotary import turn
 from models.batch import Batch
 from models.cache_layers import FixedKeys, RingLayer, Rows, WindowLayer
@@ -93,7 +94,9 @@ class Mixer(FullAttention):
 
     def backend(self) -> str:
         """What the layer runs on at its window."""
-        return "sdpa" if self.window is None else "chunked"
+        if self.window is None:
+            return "sdpa"
+        return resolve_backend("auto", self.q_proj.weight.device, self.q_proj.weight.dtype)
 
     def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of the cache after `length` tokens of `itemsize` bytes an element."""

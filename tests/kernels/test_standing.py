@@ -39,13 +39,16 @@ def ssd(**more):
     return ssd_attention(q, k, v, F.logsigmoid(g), dt.sigmoid(), **more)
 
 
-CALLS = {"nha.op": nha, "sliding_window": sliding, "gla": gla, "gated_delta": gated_delta, "ssd": ssd}
+CALLS = {"nha": nha, "sliding_window": sliding, "gla": gla, "gated_delta": gated_delta, "ssd": ssd}
+# A sliding window is NHA's walk without slots.
+MODULES = {"nha": "nha.op", "sliding_window": "nha.op"}
 
 
 @pytest.fixture
 def forms(monkeypatch, request):
     """Which form the operator ran, in order."""
-    module, ran = importlib.import_module(f"kernels.{request.getfixturevalue('name')}"), []
+    name = request.getfixturevalue("name")
+    module, ran = importlib.import_module(f"kernels.{MODULES.get(name, name)}"), []
 
     def noted(form, right):
         def run(*arguments, **settings):

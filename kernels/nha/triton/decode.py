@@ -101,7 +101,7 @@ def _keys(near, keys, visible, scale2, PREC: tl.constexpr):
 
 @triton.jit
 def _sees(cell, newest, size, ring, reach):
-    """Whether the tokens at these cells of the ring are less than `reach` [Q] before the newest: [Q, BR]."""
+    """Whether the tokens at these cells of the ring are less than `reach` [Q] before the newest: [Q, B]."""
     back = newest - cell
     back = tl.where(back < 0, back + size, back)
     return (cell < ring)[None, :] & (back[None, :] < reach[:, None])
@@ -120,9 +120,8 @@ def nha_fwd_kernel_decode(
     WIDE: tl.constexpr, EARLY: tl.constexpr, CROSSES: tl.constexpr,
 ):  # fmt: skip
     """q, slot_q, out [N, T, H, G, *]; k, slot_k, v, g [N, T, H, *]; memory_* [N, H, M, *]; ring_* [N, H, R, *], its angles
-    [N, R, K/2]; lse_* [N, T, H, G], if PARTS. WIDE: whether R > B. CROSSES: whether new tokens enter the slots at
-    once, delay < T. EARLY: values are asked for along with keys, at the cost of
-    registers that then a second program cannot have."""
+    [N, R, K/2]; lse_* [N, T, H, G], if PARTS. WIDE: whether R > B. CROSSES: whether new tokens enter the slots at once,
+    delay < T. EARLY: values are asked for along with keys, at the cost of registers that a second program cannot have then."""
     pair = tl.program_id(0).to(tl.int64)
     n, h = pair // H, pair % H
     kcol, kok = _columns(K, KP)
@@ -133,7 +132,7 @@ def nha_fwd_kernel_decode(
     token, head = tl.arange(0, Q) // GP, tl.arange(0, Q) % GP
     # Triton's interpreter masks a block by another alone, so that a token's number is a block of one.
     none = tl.zeros([1], tl.int32)
-    ONE_BLOCK: tl.constexpr = M <= B
+    ONE_BLOCK: tl.constexpr = M > 0 and M <= B
     # Offsets within a sequence and head are 32-bit, and the addresses of a tile one base and constants.
     memory_k += pair * (M * K)
     memory_v += pair * (M * V)
@@ -346,7 +345,7 @@ def choose_tiles(programs: int, T: int, G: int, K: int, V: int, M: int, ring: in
     TP = max(1, min(power_of_2(T), 4, 32 // GP))
     return {
         "TP": TP, "GP": GP, "Q": max(16, TP * GP), "B": B, "BT": 1 if T == 1 else 16, "KP": KP, "VP": VP,
-        "MP": power_of_2(M), "STAGES": 4 if B == 32 else 3, "WIDE": ring > B, "EARLY": few,
+        "MP": power_of_2(max(M, 1)), "STAGES": 4 if B == 32 else 3, "WIDE": ring > B, "EARLY": few,
         "num_warps": 8 if few or wide or T > 1 else 4, "maxnreg": ALL_REGISTERS if wide or T > 1 else None,
     }  # fmt: skip
 

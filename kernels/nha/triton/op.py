@@ -40,7 +40,7 @@ def _flat(x: Tensor | None) -> Tensor | None:
 def triton_nha(
     q, k, v, g, *, window, delay, rotary, slot_q, slot_k, slot_bias, scale, empty_slots, cu_seqlens, state, with_lse=False
 ):
-    """The operator. Arguments as checked by `nha_attention`; `delay` and `scale` resolved.
+    """The operator. Arguments as checked by `nha_attention`; `delay` and `scale` resolved; M may be 0 (no slots).
 
     Returns out [B, T, HQ, V] in q's dtype, a function that makes the NHAState after the last token, and
     (lse_slots, lse_window) [B, T, HQ] or None.
@@ -63,23 +63,25 @@ def triton_nha(
         raw_k = layout.join(before["k"] if old_raw is None else old_raw, k if slot_k is None else slot_k)
         raw_k = None if rotary is None and slot_k is None and "raw_k" not in before else raw_k
     first = seen = None
+    slots = window is not None and g.shape[-1] > 0
     if state is not None:
         seen = state.seen
+    if state is not None and slots:
         first = torch.cat([state.slot_k, state.slot_v], -1).float().transpose(-1, -2).contiguous()
     tensors = _flat(q), near_k, values, decays, _flat(slot_q), raw_k, slot_bias, first
     store = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
     out, final, _, lse_slots, lse_window, *_ = torch.ops.nha.forward.default(
         *tensors, cos, sin, seen, cu_seqlens, batch, time, packed,
         EVERYTHING if window is None else min(window, EVERYTHING), min(delay, EVERYTHING), ring, scale,
-        window is not None, empty_slots == "sink", rotary is not None and not ring,
+        slots, empty_slots == "sink", rotary is not None and not ring,
         rotary is not None and (cos.dim() == 3 or packed > 0), with_lse, store,
     )  # fmt: skip
     shaped = lambda x: x.view(batch, time, *x.shape[1:])  # noqa: E731
     lse = (shaped(lse_slots), shaped(lse_window)) if with_lse else None
 
     def after() -> NHAState:
-        slots = None if window is None else final
-        return _state_after(k, v, g, slot_k, rotary, slots, window, delay, cu_seqlens, state)
+        memory = final if slots else None
+        return _state_after(k, v, g, slot_k, rotary, memory, window, delay, cu_seqlens, state)
 
     return shaped(out), after, lse
 

@@ -53,7 +53,7 @@ class Tiles:
 def choose_tiles(group: int, slots: int, key_dim: int, value_dim: int, dtype: torch.dtype, turns: bool, wide: bool) -> Tiles:
     """Tiles for G, M, K and V, with or without rotary turns, for wide windows or narrow ones: 128 rows where registers allow
     it, 64 where they do not."""
-    pad = lambda n: max(16, power_of_2(n))  # noqa: E731
+    pad = lambda n: power_of_2(max(16, n))  # noqa: E731
     half_padded = lambda n: 2 * max(8, power_of_2(-(-n // 2)))  # noqa: E731
     KP, VP = half_padded(key_dim), half_padded(value_dim)
     heads, widest = power_of_2(group), max(KP, VP)
