@@ -28,7 +28,7 @@ def missing(versions: dict[str, str | None], capability: int | None, nvcc: bool)
         return []
     found = []
     if not versions.get("triton"):
-        found.append(Missing("triton", "nha and gsa run in plain torch, many times slower", EXTRA))
+        found.append(Missing("triton", "nha, gsa and sliding windows run in plain torch, many times slower", EXTRA))
     lacking = [name for name in ("fla-core", "einops") if not versions.get(name)]
     if lacking:
         what = "gla, gated_deltanet and mamba2 run in plain torch, many times slower"
