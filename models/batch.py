@@ -20,7 +20,7 @@ class Batch:
     """cos, sin [B, T, K/2]. past: tokens a row already cached; a tensor of no dimension where the cache is of fixed shapes and
     not empty, and then S is its length. new: T. keys [B, S] bool: those that count, or None where all do. valid [B, T] bool, or
     None where no new token is a pad. bounds [N + 1] int32 of the sequences packed into the B * T tokens, or None where each row
-    is one."""
+    is one. aux_losses: where layers leave theirs, None where these are not wanted."""
 
     cos: Tensor
     sin: Tensor
@@ -29,6 +29,7 @@ class Batch:
     keys: Tensor | None = None
     valid: Tensor | None = None
     bounds: Tensor | None = None
+    aux_losses: list[Tensor] | None = None
 
     @cached_property
     def cu_seqlens(self) -> Tensor | None:

@@ -5,6 +5,8 @@ NHAConfig(num_hidden_layers=4, mixers=["nha", "nha", "attention", "nha"], window
 
 from __future__ import annotations
 
+import math
+
 from transformers import LlamaConfig
 
 from models.mixers import mixer_class
@@ -49,6 +51,10 @@ class NHAConfig(LlamaConfig):
     slot_overlap: bool = False
     # "mask" or "sink", as in kernels.nha_attention.
     empty_slots: str = "mask"
+    # Weight in the training loss of the slots' share of each query's attention (0: none), and the share that is wanted, in
+    # (0, 1]: the cross-entropy of sigmoid(lse_slots - lse_window), the window's side held fixed (2026 rewrite of the layer).
+    aux_loss: float = 0.0
+    aux_loss_target: float = 1.0
     # A mixer's own options, by its name; `Options` in its file says what they are. None: all as published.
     mixer_options: dict[str, dict] | None = None
     # RMSNorm on each head's q and k (Qwen3).
@@ -90,6 +96,10 @@ class NHAConfig(LlamaConfig):
             raise ValueError(f"gate_logit_normalizer is {self.gate_logit_normalizer}; wanted a positive number")
         if self.empty_slots not in EMPTY_SLOTS:
             raise ValueError(f"empty_slots is {self.empty_slots!r}; wanted one of {EMPTY_SLOTS}")
+        if not 0 <= self.aux_loss < math.inf:
+            raise ValueError(f"aux_loss is {self.aux_loss}; wanted a weight >= 0")
+        if not 0 < self.aux_loss_target <= 1:
+            raise ValueError(f"aux_loss_target is {self.aux_loss_target}; wanted a share in (0, 1]")
         for name in ("feature_map", "value_activation", "output_activation"):
             if getattr(self, name) not in ACTIVATIONS:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; wanted one of {ACTIVATIONS}")

@@ -6,6 +6,7 @@ model = NHAForCausalLM(NHAConfig(...)); model.set_window(64, layers=[0, 1]); mod
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,20 @@ class NHAPreTrainedModel(PreTrainedModel):
         return sum(layer.self_attn.state_bytes(batch_size, length, itemsize) for layer in self.decoder_layers)
 
 
+@dataclass
+class NHAModelOutput(BaseModelOutputWithPast):
+    """aux_loss: the mean over layers of the slots' share's loss, in training with `config.aux_loss`; None otherwise."""
+
+    aux_loss: Tensor | None = None
+
+
+@dataclass
+class NHACausalLMOutput(CausalLMOutputWithPast):
+    """aux_loss: as of `NHAModelOutput`; it is in `loss`, times its weight, where labels were given."""
+
+    aux_loss: Tensor | None = None
+
+
 class NHAModel(NHAPreTrainedModel):
     """The decoder without a head."""
 
@@ -113,7 +128,7 @@ class NHAModel(NHAPreTrainedModel):
         cu_seqlens: Tensor | None = None,
         cu_seq_lens_q: Tensor | None = None,
         **kwargs,
-    ) -> BaseModelOutputWithPast:
+    ) -> NHAModelOutput:
         """Hidden states of the new tokens.
 
         input_ids [B, T] or inputs_embeds [B, T, hidden]; attention_mask [B, past + T], zero at pads, which may stand
@@ -149,6 +164,8 @@ class NHAModel(NHAPreTrainedModel):
             cache = self.new_cache()
 
         batch = self._batch(hidden_states, mask, position_ids, bounds, cache)
+        if self.config.aux_loss and self.training:
+            batch.aux_losses = []
         collected = []
         for i, layer in enumerate(self.layers):
             if output_hidden_states:
@@ -156,10 +173,16 @@ class NHAModel(NHAPreTrainedModel):
             hidden_states = layer(hidden_states, batch, cache=None if cache is None else cache.layers[i])
         if cache is not None and cache.rows is not None:
             cache.rows.advance(batch.new, batch.valid)
+        if hidden_states.requires_grad and not all(loss.requires_grad for loss in batch.aux_losses or ()):
+            raise ValueError(
+                "aux_loss takes no gradient through reentrant gradient checkpointing; wanted "
+                "gradient_checkpointing_kwargs={'use_reentrant': False}"
+            )
         hidden_states = self.norm(hidden_states)
-        return BaseModelOutputWithPast(
+        return NHAModelOutput(
             last_hidden_state=hidden_states,
             hidden_states=(*collected, hidden_states) if output_hidden_states else None,
+            aux_loss=torch.stack(batch.aux_losses).mean() if batch.aux_losses else None,
             **{CACHE_NAME: cache if use_cache else None},
         )
 
@@ -225,7 +248,7 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
         cu_seqlens: Tensor | None = None,
         cu_seq_lens_q: Tensor | None = None,
         **kwargs,
-    ) -> CausalLMOutputWithPast:
+    ) -> NHACausalLMOutput:
         """Logits [B, T', vocabulary], and the loss where labels [B, T] are given (-100: not counted; the first token of each
         packed sequence should be, as no token before it foretells it).
 
@@ -248,8 +271,11 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            if outputs.aux_loss is not None:
+                loss = loss + self.config.aux_loss * outputs.aux_loss
         held = {CACHE_NAME: getattr(outputs, CACHE_NAME)}
-        result = CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=outputs.hidden_states, **held)
+        shown = {"hidden_states": outputs.hidden_states, "aux_loss": outputs.aux_loss}
+        result = NHACausalLMOutput(loss=loss, logits=logits, **shown, **held)
         return result.to_tuple() if return_dict is False else result
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, mode, batch_size, max_cache_length) -> None:

@@ -42,10 +42,21 @@ def rewritten(read: Reader, window: int) -> dict:
     read.only("feature_map", "swish", "silu")
     # Tokens enter the slots so many steps late: at once, or as they leave the window.
     read.only("gsa_kv_shift", 0, window + 1)
+    fields = {
+        "feature_map": "silu",
+        "attention_scale": 1.0,
+        "empty_slots": "sink",
+        "slot_overlap": read.get("gsa_kv_shift") == 0,
+    }
     if read.get("gsa_aux_loss_enable"):
-        read.notes.append("gsa_aux_loss_enable: training has no auxiliary loss on the slots' share")
-    overlap = read.get("gsa_kv_shift") == 0
-    return {"feature_map": "silu", "attention_scale": 1.0, "slot_overlap": overlap, "empty_slots": "sink"}
+        weight = read.get("gsa_aux_loss_coeff")
+        if weight is None:
+            read.notes.append(
+                "gsa_aux_loss_enable without gsa_aux_loss_coeff: training has no auxiliary loss until aux_loss is set"
+            )
+        else:
+            fields |= {"aux_loss": weight, "aux_loss_target": read.get("gsa_aux_loss_target_ratio", 1.0)}
+    return fields
 
 
 def full_layers(read: Reader, fields: dict) -> None:

@@ -17,6 +17,16 @@ from models.layers import ACTIVATIONS
 from models.mixers.attention import FullAttention
 
 
+def share_loss(slots: Tensor, window: Tensor, target: float) -> Tensor:
+    """Cross-entropy of the slots' share of attention, sigmoid(slots - window), with the share `target`, in the mean over the
+    queries that reach both: log-sum-exps of both parts [B, T, HQ]. The window's takes no gradient.
+    """
+    both = slots.isfinite() & window.isfinite()
+    share = torch.where(both, slots - window.detach(), 0.0)
+    each = F.binary_cross_entropy_with_logits(share, torch.full_like(share, target), reduction="none")
+    return torch.where(both, each, 0.0).sum() / both.sum().clamp(min=1)
+
+
 class GatedSlots(FullAttention):
     """Projections, gate and options of a layer with slots; `window` tokens as they are, 0 for none, None for all."""
 
@@ -30,7 +40,7 @@ class GatedSlots(FullAttention):
         self.gate_bias_init = config.gate_bias_init
         self.feature_map = ACTIVATIONS[config.feature_map]() if config.feature_map else None
         self.slot_delay = 0 if config.slot_overlap else None
-        self.empty_slots = config.empty_slots
+        self.empty_slots, self.aux_loss_target = config.empty_slots, config.aux_loss_target
 
     def start_gate(self) -> None:
         """Sets the gate's bias where the configuration starts it."""
@@ -45,7 +55,8 @@ class GatedSlots(FullAttention):
     def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int) -> Tensor:
         """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]."""
         q, k, v = (batch.pack(x) for x in self.heads_of(hidden_states))
-        out, state = nha_attention(
+        wants_share = batch.aux_losses is not None and window > 0
+        out, state, *parts = nha_attention(
             q,
             k,
             v,
@@ -60,11 +71,14 @@ class GatedSlots(FullAttention):
             cu_seqlens=batch.cu_seqlens,
             state=None if cache is None else cache.state,
             return_state=cache is not None,
+            return_lse=wants_share,
             # A cache's state is its own (see `StateLayer`), and only a backward pass would come back to the old one.
             overwrite_state=cache is not None and not torch.is_grad_enabled(),
         )
         if cache is not None:
             cache.advance(state, batch)
+        if wants_share:
+            batch.aux_losses.append(share_loss(*parts[0], self.aux_loss_target))
         return batch.spread(out)
 
     def operator_backend(self) -> str:

@@ -194,6 +194,13 @@ def test_what_training_alone_would_need_is_warned_of(tmp_path):
     assert [name in str(warning.message) for name, warning in zip(("gsa_aux_loss_enable", "rand_window"), caught, strict=True)]
 
 
+def test_the_rewrite_s_auxiliary_loss_is_kept(tmp_path):
+    settings = {"gsa_aux_loss_enable": True, "gsa_aux_loss_coeff": 0.02, "gsa_aux_loss_target_ratio": 0.7}
+    checkpoint(tmp_path, {**NEW, **settings}, SLOT_SHAPES)
+    config = load_pretrained(tmp_path).config
+    assert (config.aux_loss, config.aux_loss_target) == (0.02, 0.7)
+
+
 def test_settings_of_later_releases_are_warned_of(tmp_path):
     checkpoint(tmp_path, {**GSA, "fuse_norm": False, "id2label": {"0": "a"}, "sparsity": 0.5}, SLOT_SHAPES)
     with pytest.warns(UserWarning, match=r"settings not known here: sparsity$"):

@@ -81,18 +81,19 @@ def _to_tokens(
 @triton.jit(do_not_specialize=["window", "delay", "ring", "token_rows"])
 def nha_bwd_kernel_queries(
     q, k, v, g, slot_q, slot_k, bias, cos, sin, states, flags, seen, table,
-    out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, near_dk, near_dv, near_dg, token_rows,
+    out, d_out, lse, far_share, near_share, delta, dq, d_slot_q, d_states, d_bias, near_dk, near_dv, near_dg, token_rows,
     scale, window, delay, ring,
     H: tl.constexpr, G: tl.constexpr, K: tl.constexpr, V: tl.constexpr, M: tl.constexpr,
     C: tl.constexpr, GB: tl.constexpr, MB: tl.constexpr, BK: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     WD: tl.constexpr, PREC: tl.constexpr, PIECES: tl.constexpr, EXACT: tl.constexpr,
     TURN_Q: tl.constexpr, TURN_K: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, SLOTS: tl.constexpr, BIAS: tl.constexpr,
     SINK: tl.constexpr, SEEN: tl.constexpr, OWN_Q: tl.constexpr, WIDE: tl.constexpr,
-    ALONE: tl.constexpr, STAGES: tl.constexpr,
+    ALONE: tl.constexpr, PARTS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """delta [rows, HQ] = <out, d_out>; d_states [chunks, H, P, D, M] what each chunk adds; d_bias [chunks, HQ];
+    """delta [rows, HQ] = <out, d_out> less near_share; d_states [chunks, H, P, D, M] what each chunk adds; d_bias [chunks, HQ];
     near_dk, near_dv, near_dg [P, token_rows, H, *] what the chunk's queries add for the tokens that enter in it.
-    WIDE: the window is many blocks of keys long; ALONE: there is none, and the slots are one block."""
+    WIDE: the window is many blocks of keys long; ALONE: there is none, and the slots are one block. far_share, near_share
+    [rows, HQ], if PARTS: what the log-sum-exps of slots and window add to the gradient of a logit, over its weight."""
     R: tl.constexpr = C * GB
     blocks: tl.constexpr = (G + GB - 1) // GB
     D: tl.constexpr = K + V
@@ -123,7 +124,11 @@ def nha_bwd_kernel_queries(
     d_o = tl.load(d_out + out_tile, mask=is_row[:, None] & vok[None, :], other=0.0)
     o = tl.load(out + out_tile, mask=is_row[:, None] & vok[None, :], other=0.0)
     inner = tl.sum(d_o.to(tl.float32) * o.to(tl.float32), 1)
-    tl.store(delta + at_row, inner, mask=is_row)
+    far_inner, near_inner = inner, inner
+    if PARTS:
+        far_inner -= tl.load(far_share + at_row, mask=is_row, other=0.0)
+        near_inner -= tl.load(near_share + at_row, mask=is_row, other=0.0)
+    tl.store(delta + at_row, near_inner, mask=is_row)
     mass = tl.load(lse + at_row, mask=is_row, other=0.0)
     mass = tl.where(mass == float("-inf"), 0.0, mass)
 
@@ -171,8 +176,10 @@ def nha_bwd_kernel_queries(
             dp = mix(dp, met_v, F, W, u, here, C, GB, MB, WD, PREC, EXACT)
             if ALONE:
                 # Slots that are much alike leave less of dp - inner than the rounding of `out` makes of inner.
-                inner = tl.sum(p * dp, 1)
-            dz = p * (dp - inner[:, None])
+                far_inner = tl.sum(p * dp, 1)
+                if PARTS:
+                    far_inner -= tl.load(far_share + at_row, mask=is_row, other=0.0)
+            dz = p * (dp - far_inner[:, None])
             d_shift += tl.sum(dz, 1)
             dz = dz * scale
             read = sum_heads(dz * z + p * dp, C, GB, MB)
@@ -237,13 +244,13 @@ def nha_bwd_kernel_queries(
             held = (j >= lowest) & (j < length)
             reached = held[None, :] & ((step + token)[:, None] - j[None, :] < window)
             acc = _to_query(
-                acc, near_q, d_o, k, v, base + j, held, reached, h, cos, sin, angle + j, mass, inner, scale,
+                acc, near_q, d_o, k, v, base + j, held, reached, h, cos, sin, angle + j, mass, near_inner, scale,
                 H, K, V, KP, VP, PREC, TURN_K, True,
             )  # fmt: skip
         for j0 in tl.range(end - full, end, BK, num_stages=STAGES):
             j = j0 + tl.arange(0, BK)
             acc = _to_query(
-                acc, near_q, d_o, k, v, base + j, j < length, j < length, h, cos, sin, angle + j, mass, inner, scale,
+                acc, near_q, d_o, k, v, base + j, j < length, j < length, h, cos, sin, angle + j, mass, near_inner, scale,
                 H, K, V, KP, VP, PREC, TURN_K, False,
             )  # fmt: skip
     masked = end if WIDE else begin
@@ -253,7 +260,7 @@ def nha_bwd_kernel_queries(
         gap = (step + token)[:, None] - j[None, :]
         acc = _to_query(
             acc, near_q, d_o, k, v, base + j, held, held[None, :] & (gap >= 0) & (gap < window), h, cos, sin, angle + j,
-            mass, inner, scale, H, K, V, KP, VP, PREC, TURN_K, True,
+            mass, near_inner, scale, H, K, V, KP, VP, PREC, TURN_K, True,
         )  # fmt: skip
     if TURN_Q:
         acc = turned_back(acc, is_row, cos, sin, angle + step + token, K, KP, R) + from_slots
@@ -434,9 +441,9 @@ def nha_bwd_kernel_window(
     tl.store(dv + v_tile, acc_v.to(dv.dtype.element_ty), mask=v_keep)
 
 
-def gradients(call, states, totals, flags, out, lse, d_out, d_final):
+def gradients(call, states, totals, flags, out, lse, shares, d_out, d_final):
     """Gradients of a `Call`'s q, k, v, g, slot_q, slot_k, bias and first state, None where there is no such input; d_final is
-    that of the final state."""
+    that of the final state, shares (far_share, near_share) of `queries`, or (None, None)."""
     tiles, plan, device = call.tiles, call.plan, call.q.device
     H, G, K, V, M = (call.constants[name] for name in "HGKVM")
     P, chunks, slots = cdiv(G, tiles.GB), len(plan.chunks), call.settings.slots
@@ -461,10 +468,11 @@ def gradients(call, states, totals, flags, out, lse, d_out, d_final):
         launch(
             nha_bwd_kernel_queries, (chunks * H * P,),
             call.q, call.k, call.v, call.g, call.slot_q, call.slot_k, call.bias, call.cos, call.sin, states, flags, call.seen,
-            plan.chunks, out, d_out, lse, delta, dq, d_slot_q, d_states, d_bias, *near, token_rows,
+            plan.chunks, out, d_out, lse, *shares, delta, dq, d_slot_q, d_states, d_bias, *near, token_rows,
             call.scale, call.window, call.delay, call.ring,
             **call.constants, BK=tiles.back_BK, OWN_Q=call.own_q, EXACT=exact, WIDE=tiles.wide,
-            ALONE=call.window == 0 and M <= tiles.MB, STAGES=tiles.back_stages, num_warps=tiles.warps, num_stages=1,
+            ALONE=call.window == 0 and M <= tiles.MB, PARTS=shares[0] is not None,
+            STAGES=tiles.back_stages, num_warps=tiles.warps, num_stages=1,
             maxnreg=tiles.most_registers,
         )  # fmt: skip
     d_first = None

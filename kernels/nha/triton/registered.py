@@ -8,6 +8,7 @@ what a call is besides its tensors comes as plain numbers, and every shape follo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -185,14 +186,15 @@ def _outputs(q, k, v, g, cos, cu_seqlens, settings: Settings):
 
 
 def _backward(
-    q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, out, lse, states, totals, flags, d_out, d_final,
-    *settings,
+    q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, out, lse, states, totals, flags, far_share, near_share,
+    d_out, d_final, *settings,
 ):  # fmt: skip
     """The operator `nha::backward`: gradients of q, k, v, g, slot_q, slot_k, bias and first, empty where there is none."""
     own = (slot_q is not None, slot_k is not None)
     slot_q, slot_k = slot_q if own[0] else q, slot_k if own[1] else k
     call = Call(Settings(*settings), q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, cu_seqlens, *own)
-    *found, d_first = gradients(call, states, totals, flags, out, lse, d_out.contiguous(), d_final.contiguous())
+    shares, given = (far_share, near_share), (d_out.contiguous(), d_final.contiguous())
+    *found, d_first = gradients(call, states, totals, flags, out, lse, shares, *given)
     found.append(None if first is None else d_first)
     return tuple(q.new_empty(0) if x is None else x for x in found)
 
@@ -204,21 +206,34 @@ def _backward_fake(q, k, v, g, slot_q, slot_k, bias, first, *_):
 
 
 def _keep(ctx, inputs, output):
-    out, final, lse, *_, states, totals, flags = output
-    ctx.save_for_backward(*inputs[:12], out, lse, states, totals, flags)
+    out, final, lse, lse_slots, lse_window, states, totals, flags = output
+    ctx.save_for_backward(*inputs[:12], out, lse, states, totals, flags, lse_slots, lse_window)
     ctx.final = final.shape
     ctx.settings = inputs[12:]
-    ctx.mark_non_differentiable(*output[2:])
+    ctx.mark_non_differentiable(lse, states, totals, flags)
     # Or zeros as large as the states would be made for what has no gradient.
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx, d_out, d_final, *_):
-    saved = ctx.saved_tensors
+def _share(d_part: Tensor | None, part: Tensor, lse: Tensor) -> Tensor:
+    """What a part's log-sum-exp [rows, HQ] with gradient d_part adds to the gradient of its logits, over their weights in the
+    whole softmax: d_part times the whole's mass over the part's. lse: the whole's, in units of log 2."""
+    if d_part is None:
+        return torch.zeros_like(lse)
+    # A weight is nothing in fp32 where its part is less than this of the whole; and an empty part has no gradient.
+    more = (lse * math.log(2) - part).clamp(max=85.0)
+    return torch.where(part == -torch.inf, 0.0, d_part * more.exp())
+
+
+def _differentiate(ctx, d_out, d_final, _, d_slots, d_window, *__):
+    *saved, lse_slots, lse_window = ctx.saved_tensors
     out, lse = saved[12:14]
+    shares = (None, None)
+    if Settings(*ctx.settings).with_lse and (d_slots is not None or d_window is not None):
+        shares = _share(d_slots, lse_slots, lse), _share(d_window, lse_window, lse)
     d_out = torch.zeros_like(out) if d_out is None else d_out
     d_final = lse.new_zeros(ctx.final) if d_final is None else d_final
-    found = torch.ops.nha.backward(*saved, d_out, d_final, *ctx.settings)
+    found = torch.ops.nha.backward(*saved, *shares, d_out, d_final, *ctx.settings)
     needed = (x if wanted else None for x, wanted in zip(found, ctx.needs_input_grad, strict=False))
     return (*needed, *[None] * (len(ctx.needs_input_grad) - len(found)))
 
@@ -234,8 +249,8 @@ _SETTINGS = (
 _library = torch.library.Library("nha", "FRAGMENT")
 _library.define(f"forward({_TENSORS}, {_SETTINGS}) -> ({', '.join(['Tensor'] * 8)})")
 _library.define(
-    f"backward({_TENSORS}, Tensor out, Tensor lse, Tensor states, Tensor totals, Tensor flags, Tensor d_out, Tensor d_final, "
-    f"{_SETTINGS}) -> ({', '.join(['Tensor'] * 8)})"
+    f"backward({_TENSORS}, Tensor out, Tensor lse, Tensor states, Tensor totals, Tensor flags, Tensor? far_share, "
+    f"Tensor? near_share, Tensor d_out, Tensor d_final, {_SETTINGS}) -> ({', '.join(['Tensor'] * 8)})"
 )
 _library.impl("forward", _forward, "CompositeExplicitAutograd")
 _library.impl("backward", _backward, "CompositeExplicitAutograd")
