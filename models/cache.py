@@ -8,6 +8,8 @@ Softmax over everything keeps Transformers' growing `DynamicLayer`; slots, windo
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -37,9 +39,12 @@ class NHACache(Cache):
         `activate_past_recording`, all that came since the last crop); slots until a token has entered them; a recurrent
         state never. ValueError, before anything is changed, naming the layer that cannot.
         """
-        if tokens_to_remove > 0:
-            raise ValueError(f"crop was given {tokens_to_remove}; wanted a negative number, so many tokens to take back")
-        count = -tokens_to_remove
+        try:
+            count = -operator.index(tokens_to_remove)
+        except TypeError:
+            count = -1
+        if count < 0:
+            raise ValueError(f"crop was given {tokens_to_remove!r}; wanted a negative number, so many tokens to take back")
         if count > self.get_seq_length():
             raise ValueError(f"crop was asked to take {count} tokens back; the cache holds {self.get_seq_length()} a row")
         for i, layer in enumerate(self.layers):
@@ -49,7 +54,7 @@ class NHACache(Cache):
                     f"the last {count} tokens cannot be taken back: layer {i} {why}; "
                     "copy the cache (copy.deepcopy) before tokens that may have to go"
                 )
-        super().crop(tokens_to_remove)
+        super().crop(-count)
         if self.rows is not None:
             self.rows.crop(count)
 

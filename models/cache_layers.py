@@ -143,9 +143,10 @@ class RingLayer(StateLayer):
             return None
         if count > self.unpadded:
             return f"knows of the last {self.unpadded} tokens alone that none of them is padding"
-        if self.fixed and int(self.state.seen.max()) > self.state.ring_size:
+        why = self.state.why_not_before(count)
+        if why is None and self.fixed and int(self.state.seen.max()) > self.state.ring_size:
             return f"is of fixed shapes and has written over tokens older than {self.state.ring_size}"
-        return self.state.why_not_before(count)
+        return why
 
     def _take_back(self, count: int) -> None:
         if self.state is None or not count:

@@ -101,9 +101,10 @@ def read_config(path: str | Path):
     if not file.is_file():
         raise ModelUnavailable(f"{path} is not a checkpoint folder: it has no config.json")
     try:
-        kind = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        kind = fields.get("model_type") if isinstance(fields, dict) else None
         if not isinstance(kind, str):
-            raise ValueError("it names no model_type")
+            raise ValueError("it names no model_type; wanted a JSON object with one, as Transformers saves it")
         return NHAConfig.from_pretrained(path) if kind == "nha" else AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (ValueError, OSError, TypeError, AttributeError, KeyError) as error:
         raise ModelUnavailable(f"{file} cannot be read: {_one_line(error)}") from error

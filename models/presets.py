@@ -159,6 +159,8 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     prefix, colon, rest = name.partition(":")
     if colon and prefix in PREFIXES:
         mixer, window = PREFIXES[prefix]
+        if rest in preset_names():
+            raise ModelUnavailable(f"{name}: {rest} is a preset; wanted a checkpoint's folder or hub id behind {prefix}:")
         return _from_folder(name, _folder(rest), lambda path: _converted(path, mixer, window, dtype), device)
     return _from_folder(name, _folder(name), lambda path: load_pretrained(path, dtype=dtype), device)
 

@@ -45,7 +45,7 @@ def describe(name: str) -> ModelInfo:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
         revision, config = hub.find_model(name)
         content = read_config(config, name)
-        return ModelInfo(name, name, revision, own_window(content), content.get("max_position_embeddings"))
+        return ModelInfo(name, name, revision, own_window(content, name), content.get("max_position_embeddings"))
     if "/" in name or name.startswith((".", "~")):
         raise UserError(
             f"no such checkpoint folder: {name!r}; give a folder that save_pretrained left, a preset (`list` shows them), or "
@@ -64,7 +64,7 @@ def describe_preset(name: str) -> ModelInfo:
     if name not in presets.PRETRAINED:
         config = presets.preset_config(name).to_dict()
         digest = _digest({key: value for key, value in config.items() if key != "transformers_version"})
-        return ModelInfo(name, name, digest, own_window(config), config["max_position_embeddings"])
+        return ModelInfo(name, name, digest, own_window(config, name), config["max_position_embeddings"])
     mixer, window = presets.PRETRAINED[name]
     folder = assets.cached(assets.SMOLLM2)
     longest = read_config(folder / "config.json", name).get("max_position_embeddings") if folder else None
@@ -78,6 +78,8 @@ def _in_form(name: str, form: str, rest: str) -> ModelInfo:
 
     if form not in presets.PREFIXES:
         raise UserError(f"no such form: {form!r} in {name!r}; {nearest(form, presets.PREFIXES, what='forms')}")
+    if rest in presets.preset_names():
+        raise UserError(f"model {name!r}: {rest} is a preset; give a checkpoint folder or a hub id behind {form}:")
     base = describe(rest)
     mixer, window = presets.PREFIXES[form]
     own = own_window({"model_type": "nha", "mixers": [mixer], "windows": [window]})
@@ -159,21 +161,24 @@ def _add_shard(digest: Any, shard: Path, name: str) -> None:
         raise UserError(f"model {name!r}: {shard.name} is corrupt (its header cannot be read): {again}") from problem
 
 
-def own_window(config: dict[str, Any]) -> Window:
-    """The window a configuration comes with: tokens, "full", "none" (no layer has windows), or "own" (its layers
-    differ).
+def own_window(config: dict[str, Any], name: str = "") -> Window:
+    """The window that the configuration of the model `name` comes with: tokens, "full", "none" (no layer has windows), or
+    "own" (its layers differ). UserError where it cannot be understood.
     """
+    try:
+        return _own_window(config)
+    except (ValueError, TypeError) as problem:
+        raise UserError(f"model {name!r}: config.json cannot be used: {problem}; give another checkpoint") from problem
+
+
+def _own_window(config: dict[str, Any]) -> Window:
     layers = config.get("num_hidden_layers") or 1
     if config.get("model_type") not in PLAIN:
         # Asking the models imports torch, so plain attention is known here.
-        from models.errors import ModelUnavailable
         from models.foreign import is_foreign, translated
         from models.mixers import mixer_class
 
-        try:
-            config = translated(config, "config.json").fields if is_foreign(config) else config
-        except ModelUnavailable as error:
-            raise UserError(str(error)) from error
+        config = translated(config, "it").fields if is_foreign(config) else config
     if "mixers" in config:
         layers = config.get("num_hidden_layers") or 1
         mixers, windows = (x if isinstance(x, list) else [x] * layers for x in (config["mixers"], config.get("windows")))

@@ -19,7 +19,8 @@ FAMILIES = {kind: module for module in (fla, authors, llama_hybrids) for kind in
 
 def is_foreign(fields: dict) -> bool:
     """Whether a config.json is another code's. `nha` is the authors' name too; theirs has no `mixers`."""
-    return fields.get("model_type") in FAMILIES and "mixers" not in fields
+    kind = fields.get("model_type")
+    return isinstance(kind, str) and kind in FAMILIES and "mixers" not in fields
 
 
 def translated(fields: dict, path: object, half: bool = False) -> Translation:

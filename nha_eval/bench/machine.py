@@ -101,8 +101,7 @@ def bounded_memory(device: torch.device) -> Iterator[None]:
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = psutil.Process().memory_info().vms + free_bytes(device)
-    if before[1] != resource.RLIM_INFINITY:
-        limit = min(limit, before[1])
+    limit = min([limit, *(own for own in before if own != resource.RLIM_INFINITY)])
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
         yield

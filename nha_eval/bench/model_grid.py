@@ -96,6 +96,8 @@ def plan(
         for name in given or ():
             if name not in known:
                 raise UserError(f"no such {what}: {name!r}; {nearest(name, known, what=f'{what}s')}")
+    if checkpointing and "train" not in (phases or PHASES):
+        raise UserError(f"--checkpointing is for training alone, and the phases given are {', '.join(phases)}: add train")
     cases = []
     for size in sizes or (defaults.size,):
         for model in models or families.names():
@@ -135,4 +137,5 @@ def _phase(model, size, phase, window, defaults, lengths, batches, checkpointing
 def _given(models, phases, lengths, batches, windows) -> str:
     named = {"models": models, "phases": phases, "lengths": lengths, "batches": batches, "windows": windows}
     said = "; ".join(f"{what} {', '.join(values)}" for what, values in named.items() if values)
-    return f"{said} leave no case ({LONGEST} and {LARGEST} are for decode alone; sliding windows begin at 1)"
+    why = f"{LONGEST} and {LARGEST} are for decode alone, one of them at a time; a window that is a share wants a length"
+    return f"{said} leave no case ({why}; sliding windows begin at 1)"

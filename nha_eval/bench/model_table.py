@@ -25,7 +25,7 @@ def show(rows: list[Row], console: Any = None) -> None:
 
     console = console or Console(highlight=False)
     console.width = max(console.width, WIDTH)
-    measured = [row for row in rows if row["phase"] != "ceiling"]
+    measured = [row for row in rows if row["phase"] in TITLES]
     for title, table in _tables(measured):
         # Not the table's own title, which would be broken at its width.
         console.print(title, style="bold", markup=False, soft_wrap=True)

@@ -25,11 +25,13 @@ ENVIRONMENT = "environment.json"
 
 @dataclass(frozen=True)
 class Table:
-    """A table by its name, as in `bench-op`; `key` are the columns that say what a row is a measurement of."""
+    """A table by its name, as in `bench-op`; `key` are the columns that say what a row is a measurement of, `words` what those
+    hold that are no numbers: anything, or beside numbers these alone."""
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    words: dict[str, tuple[str, ...] | None]
 
     @property
     def file(self) -> str:
@@ -43,6 +45,24 @@ class Table:
         """What a row is a measurement of."""
         return tuple(_text(row.get(column)) for column in self.key)
 
+    def why_not(self, row: dict[str, str]) -> str | None:
+        """What of a row that was read cannot have been written here; None where nothing is amiss."""
+        needed = REQUIRED if row["status"] == "ok" and row["phase"] != "ceiling" else ()
+        for column, text in row.items():
+            words = self.words.get(column, ("",))
+            if words is None or (text in words and column not in needed):
+                continue
+            try:
+                int(text) if column in COUNTS else float(text)
+            except ValueError:
+                return f"{column} is {text!r}, wanted {'an integer' if column in COUNTS else 'a number'}"
+        return None
+
+
+COUNTS = ("length", "length_asked", "batch", "batch_asked")
+REQUIRED = ("length", "batch", "latency_ms")  # of a row that is ok
+ANYTHING = dict.fromkeys(("phase", "window", "dtype", "device", "backend", "graph", "note", "status", "reason"))
+
 
 OP = Table(
     "bench-op",
@@ -53,6 +73,7 @@ OP = Table(
         *("tflops", "gbps", "roofline_share", "peak_memory_mb", "note", "status", "reason"),
     ),
     ("implementation", "phase", "shape", "batch", "length", "window", "dtype", "graph"),
+    {**ANYTHING, "implementation": None, "shape": None},
 )
 MODEL = Table(
     "bench-model",
@@ -64,11 +85,18 @@ MODEL = Table(
         *("tflops", "gbps", "note", "status", "reason"),
     ),
     ("model", "size", "phase", "length_asked", "batch_asked", "window", "checkpointing", "dtype"),
+    {
+        **ANYTHING,
+        **dict.fromkeys(("model", "size", "checkpointing")),
+        "length_asked": ("", "longest"),
+        "batch_asked": ("", "largest"),
+    },
 )
 
 
 def read(folder: Path, table: Table) -> list[dict[str, str]]:
-    """The whole rows of a folder's table, as text; a last line that was cut off is left out. Empty where there is none."""
+    """The whole rows of a folder's table, as text; a last line that was cut off is left out. Empty where there is none.
+    UserError for another table, or one that was changed by hand and holds words for numbers."""
     try:
         text = (folder / table.file).read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:
@@ -78,10 +106,15 @@ def read(folder: Path, table: Table) -> list[dict[str, str]]:
     if not found or found[0] != list(table.columns):
         if whole:
             raise UserError(
-                f"{folder / table.file} is no table of `{table.command}`: give another --out, or --fresh to replace it"
+                f"{folder / table.file} is no table of `{table.command}`: give another folder, or measure anew with --fresh"
             )
         return []
-    return [dict(zip(table.columns, line, strict=True)) for line in found[1:] if len(line) == len(table.columns)]
+    rows = [dict(zip(table.columns, line, strict=True)) for line in found[1:] if len(line) == len(table.columns)]
+    for number, row in enumerate(rows, 1):
+        why = table.why_not(row)
+        if why is not None:
+            raise UserError(f"{folder / table.file}, row {number}: {why}; mend the file, or measure anew with --fresh")
+    return rows
 
 
 def _text(value: Any) -> str:

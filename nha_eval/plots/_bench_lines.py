@@ -85,6 +85,12 @@ def draw_lines(
             )
 
 
+def reach(rows: pd.DataFrame, column: str) -> list[float]:
+    """What an axis of `column` has to hold: its values, and the ends of their bars where it has quartiles."""
+    ends = [name for name in (column, f"{column}_p25", f"{column}_p75") if name in rows]
+    return [value for value in rows[ends].to_numpy(float).ravel().tolist() if np.isfinite(value)]
+
+
 def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """The figure as SVG and PNG in the folder."""
     written = []

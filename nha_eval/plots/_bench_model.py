@@ -10,6 +10,7 @@ Not one of the kinds of `plots.plot_kinds`, as it draws a table of its own and n
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from matplotlib.lines import Line2D
 
 from nha_eval.bench.crossover import crossover
 
-from ._bench_lines import Looks, draw_lines, handles, looks_of, markers_of, typed, write_figure
+from ._bench_lines import Looks, draw_lines, handles, looks_of, markers_of, reach, typed, write_figure
 from ._frames import clean_text
 from ._style import (
     BYTES,
@@ -104,14 +105,16 @@ def write(folder: str | Path) -> list[Path]:
     written = []
     with style():
         for (size, dtype), figure in draw(table).items():
-            written += write_figure(figure, folder, f"bench-model-{size}-{dtype}")
+            # A table may have come from anywhere; a name in it must not lead out of the folder.
+            written += write_figure(figure, folder, re.sub(r"[^\w.-]+", "-", f"bench-model-{size}-{dtype}"))
     return written
 
 
 def draw(table: pd.DataFrame, columns: int | None = None) -> dict[tuple[str, str], Figure]:
     """The figures of a bench-model.csv read as text, by (size, dtype); NothingToDraw when no row is ok."""
     rows = typed(table, TEXT, NUMBERS)
-    rows = rows[(rows["status"] == "ok") & rows["length_asked"].str.isdecimal() & (rows["latency_ms"] > 0)]
+    drawn = rows["phase"].isin([panel.phase for panel in PANELS]) & rows["length_asked"].str.isdecimal()
+    rows = rows[drawn & (rows["status"] == "ok") & (rows["latency_ms"] > 0)]
     if rows.empty:
         raise NothingToDraw("nothing to draw: no row of bench-model.csv is ok yet")
     return {(size, dtype): _figure(part, columns) for (size, dtype), part in rows.groupby(["size", "dtype"], sort=False)}
@@ -132,7 +135,7 @@ def _figure(rows: pd.DataFrame, columns: int | None) -> Figure:
             draw_lines(axes, same, "model", panel.column, looks, markers, divisor, quartiles=panel.race)
             marked |= panel.race and _mark(axes, same, divisor, looks)
         length_axis(axes, part["length"].tolist())
-        value_axis(axes, (part[panel.column] / divisor).tolist())
+        value_axis(axes, [value / divisor for value in reach(part, panel.column)])
         axes.set_ylabel(f"{panel.ylabel} ({unit})")
         axes.set_title(f"{panel.title}\n{_what(panel, part)}")
         first = part.iloc[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ._bench_lines import draw_lines, handles, looks_of, markers_of, typed, write_figure
+from ._bench_lines import draw_lines, handles, looks_of, markers_of, reach, typed, write_figure
 from ._frames import clean_text
 from ._style import INK, LINES, PALETTE, NothingToDraw, finish, length_axis, panels, style, value_axis
 
@@ -59,7 +59,7 @@ def draw(table: pd.DataFrame, columns: int | None = None) -> Figure:
     for axes, (shape, phase, part) in zip(all_axes, wanted, strict=True):
         draw_lines(axes, part, "implementation", "latency_ms", looks, markers, quartiles=True)
         length_axis(axes, part["length"].tolist())
-        value_axis(axes, part["latency_ms"].tolist())
+        value_axis(axes, reach(part, "latency_ms"))
         axes.set_ylabel("median latency (ms)")
         first = part.iloc[0]
         axes.set_title(f"Shape {clean_text(shape, 24)}, {phase}\n{_what(first)}")

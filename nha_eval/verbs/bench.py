@@ -54,8 +54,9 @@ def op(
     """
     from nha_eval.errors import UserError
 
+    _check_seed(seed)
     lengths, windows = _integers("length", length, least=16), _integers("window", window, least=0)
-    if warmup < 0 or repeat < 0:
+    if not (0 <= warmup < float("inf") and 0 <= repeat < float("inf")):
         raise UserError(f"--warmup {warmup:g} --repeat {repeat:g}: wanted are milliseconds, 0 or more")
     _wait_idly()
     from nha_eval.bench.machine import resolve_device
@@ -67,11 +68,11 @@ def op(
 
     cases = plan(
         device_type=chosen.type,
-        shapes=_split(shape),
+        shapes=_split("shape", shape),
         lengths=lengths,
         windows=windows,
-        phases=_split(phase),
-        only=_split(only),
+        phases=_split("phase", phase),
+        only=_split("only", only),
         quick=quick,
     )
     return run(OpRun(cases, chosen, kind, out, seed, Budget(warmup, repeat), fresh))
@@ -105,7 +106,7 @@ def model(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32. auto: bfloat16 on a GPU.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of weights, tokens and caches.")] = 0,
-    seconds: Annotated[float, typer.Option(help="Of a row, after its first call; three repeats are always made.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="Of a row, after its first call; three repeats are made even so.")] = 2.0,
     repeats: Annotated[int, typer.Option(help="At most, for a row.")] = 20,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what the folder holds.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the table, environment.json and picture.")] = MODEL_OUT,
@@ -116,14 +117,15 @@ def model(
     """
     from nha_eval.errors import UserError
 
+    _check_seed(seed)
     lengths = _counted("length", length, least=16, word="longest")
     batches = _counted("batch", batch, least=1, word="largest")
     windows = _counted("window", window, least=0, share=True)
-    ways = _split(checkpointing)
+    ways = _split("checkpointing", checkpointing)
     for way in ways or ():
         if way not in ("on", "off"):
             raise UserError(f"--checkpointing {way!r}: wanted is on, off, or off,on")
-    if seconds <= 0 or repeats < 1:
+    if not 0 < seconds < float("inf") or repeats < 1:
         raise UserError(f"--seconds {seconds:g} --repeats {repeats}: wanted are more than 0 seconds and at least 1 repeat")
     _wait_idly()
     from nha_eval.bench.machine import resolve_device
@@ -135,12 +137,12 @@ def model(
 
     cases = plan(
         device_type=chosen.type,
-        models=_split(model),
-        sizes=_split(size),
+        models=_split("model", model),
+        sizes=_split("size", size),
         lengths=lengths,
         batches=batches,
         windows=windows,
-        phases=_split(phase),
+        phases=_split("phase", phase),
         checkpointing=ways,
         quick=quick,
     )
@@ -171,14 +173,22 @@ def show(
 COMMANDS = {"op": op, "model": model, "show": show}
 
 
-def _split(values: list[str] | None) -> list[str] | None:
-    return None if not values else [part.strip() for value in values for part in value.split(",") if part.strip()]
+def _split(name: str, values: list[str] | None) -> list[str] | None:
+    """The parts between commas; None where the option was not given, UserError where it says nothing."""
+    from nha_eval.errors import UserError
+
+    if not values:
+        return None
+    parts = [part.strip() for value in values for part in value.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"--{name} {','.join(values)!r}: it names nothing; give a value, or leave the option out")
+    return parts
 
 
 def _integers(name: str, values: list[str] | None, least: int) -> list[int] | None:
     from nha_eval.errors import UserError
 
-    texts = _split(values)
+    texts = _split(name, values)
     for text in texts or ():
         if not (text.isdecimal() and int(text) >= least):
             raise UserError(f"--{name} {text!r}: wanted are integers from {least}, as in --{name} 2048,32768")
@@ -189,7 +199,7 @@ def _counted(name: str, values: list[str] | None, least: int, word: str = "", sh
     """Integers from `least`, ascending, then what `word` or a share such as T/8 says, as text; UserError for others."""
     from nha_eval.errors import UserError
 
-    texts = _split(values)
+    texts = _split(name, values)
     if texts is None:
         return None
     numbers, others = [], []
@@ -204,6 +214,14 @@ def _counted(name: str, values: list[str] | None, least: int, word: str = "", sh
                 f"--{name} {text!r}: wanted are integers from {least}{more}, as in --{name} {max(least, 64)},{word or 'T/8'}"
             )
     return [*(str(number) for number in sorted(set(numbers))), *dict.fromkeys(others)]
+
+
+def _check_seed(seed: int) -> None:
+    """UserError for a seed that `eval` would not take either."""
+    from nha_eval.errors import UserError
+
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {seed}: wanted is an integer from 0 to {2**32 - 1}")
 
 
 def _wait_idly() -> None:

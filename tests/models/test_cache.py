@@ -34,7 +34,8 @@ def test_after_a_crop_the_rest_is_as_if_nothing_had_come(fields, length, count, 
     more = {"max_length": LONGEST} if fixed else {}
     cache = after(model, x, **more)
     if fixed and fields.get("windows") and length > fields["windows"]:
-        with pytest.raises(ValueError, match="fixed shapes and has written over"):
+        why = "has slots, into which" if fields["mixers"] == "nha" else "fixed shapes and has written over"
+        with pytest.raises(ValueError, match=why):
             cache.crop(-count)
         return
     cache.crop(-count)
@@ -80,6 +81,18 @@ def test_a_crop_that_a_layer_refuses_changes_no_other():
         cache.crop(2)
     with pytest.raises(ValueError, match="the cache holds 5"):
         cache.crop(-6)
+    for given in (-1.5, "all", None):
+        with pytest.raises(ValueError, match=f"crop was given {given!r}; wanted a negative number"):
+            cache.crop(given)
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["growing", "fixed"])
+@torch.no_grad()
+def test_a_layer_of_slots_alone_says_why_it_gives_nothing_back(fixed):
+    model, x = tiny(mixers="gsa"), tokens(1, 5)
+    cache = after(model, x, **({"max_length": LONGEST} if fixed else {}))
+    with pytest.raises(ValueError, match="layer 0 has slots, into which tokens have been merged"):
+        cache.crop(-1)
 
 
 @torch.no_grad()

@@ -241,6 +241,13 @@ def test_its_own_and_llamas(tmp_path):
         load_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[1]", '"gla"', '{"model_type": ["gsa"]}', '{"model_type": {}}', '{"hidden_size": 8}'])
+def test_a_configuration_without_a_type_is_refused(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelUnavailable, match=r"config\.json cannot be read: it names no model_type; wanted a JSON object"):
+        load_pretrained(tmp_path)
+
+
 def test_the_authors_nha_is_not_taken_for_this_packages(tmp_path):
     checkpoint(tmp_path, AUTHORS, SLOT_SHAPES)
     with pytest.raises(ValueError, match=r"load it by models\.load_pretrained"):

@@ -220,6 +220,8 @@ def test_narrowing_the_grid():
         ({"phases": ["decoding"]}, "did you mean 'decode'"),
         ({"models": ["swa"], "windows": ["0"]}, "sliding windows begin at 1"),
         ({"phases": ["train"], "batches": [LARGEST]}, "largest are for decode alone"),
+        ({"models": ["nha"], "lengths": [LONGEST], "windows": ["T/8"]}, "a share wants a length"),
+        ({"phases": ["decode"], "checkpointing": ["on"]}, "--checkpointing is for training alone"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(given, message):
@@ -310,6 +312,15 @@ def test_memory_of_a_cpu_is_bounded():
     with machine.bounded_memory(CPU), pytest.raises(RuntimeError, match="allocate memory"):
         torch.empty(size, dtype=torch.uint8)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_limit_that_the_user_set_stays_below(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (12345, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: asked.append(limits))
+    with machine.bounded_memory(CPU):
+        pass
+    assert asked == [(12345, resource.RLIM_INFINITY)] * 2
 
 
 # ---- rows
@@ -617,6 +628,10 @@ def test_models_of_several_commands_fill_one_folder(tmp_path, capsys, monkeypatc
         (["--device", "cuda:99"], "GPUs that torch can use here"),
         (["--dtype", "int4"], "dtype 'int4'"),
         (["--repeats", "0"], "at least 1 repeat"),
+        (["--seconds", "nan"], "--seconds nan"),
+        (["--seed", "-1"], "--seed -1: wanted is an integer from 0"),
+        (["--model", ","], "--model ',': it names nothing"),
+        (["--length", ""], "--length '': it names nothing"),
         (["--phase", "train", "--batch", "largest"], "nothing to measure"),
     ],
 )
@@ -780,7 +795,46 @@ def test_the_picture_draws_what_the_table_says(tmp_path):
     assert set(re.findall(r"#[0-9a-f]{6}\b", first[0].decode())) <= set(THEMED)
     with pytest.raises(NothingToDraw):
         _bench_model.draw(pd.DataFrame(invented(status="oom")))
+    with pytest.raises(NothingToDraw):
+        _bench_model.draw(pd.DataFrame(invented(phase="another")))
+
+
+def test_bars_are_seen_whole():
+    from nha_eval.plots import _bench_model
+    from nha_eval.plots._style import style
+
+    rows = [{**row, "latency_ms_p75": str(3 * float(row["latency_ms"]))} for row in invented() if row["length"] == "2048"]
+    with style():
+        (figure,) = _bench_model.draw(pd.DataFrame(rows)).values()
+    for axes in figure.axes[:3]:
+        ends = [y for bars in axes.containers for line in bars[2] for path in line.get_segments() for _, y in path]
+        low, high = axes.get_ylim()
+        assert ends and low <= min(ends) and max(ends) < high
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "why"),
+    [
+        ("length_asked", "abc", "row 1: length_asked is 'abc', wanted an integer"),
+        ("latency_ms", "fast", "row 1: latency_ms is 'fast', wanted a number"),
+        ("batch", "", "row 1: batch is '', wanted an integer"),
+    ],
+)
+def test_a_table_that_was_changed_is_a_mistake(column, text, why, tmp_path, capsys):
+    first, *others = invented()
+    pd.DataFrame([first | {column: text}, *others]).to_csv(tmp_path / "bench-model.csv", index=False)
+    assert cli.run(["bench", "show", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert why in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_picture_stays_in_its_folder(tmp_path):
+    from nha_eval.plots import _bench_model
+
+    (tmp_path / "run").mkdir()
+    pd.DataFrame(invented(size="../../x")).to_csv(tmp_path / "run" / "bench-model.csv", index=False)
+    assert {path.parent for path in _bench_model.write(tmp_path / "run")} == {tmp_path / "run"}
 
 
 def test_caches_go_by_the_name_that_transformers_gives_them():
-    assert families.find("hf-llama").CACHE == CACHE_NAME
+    assert families.find("hf-llama").CACHE == families.find("nha").CACHE == CACHE_NAME

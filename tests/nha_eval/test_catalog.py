@@ -80,6 +80,7 @@ def test_names_that_stand_for_nothing(folder, tmp_path, monkeypatch):
     assert "no such checkpoint folder" in refusal(tmp_path / "nowhere")
     assert "is a file" in refusal(folder / "config.json")
     assert "no such form: 'rnn'" in refusal(f"rnn:{folder}")
+    assert "nha-tiny is a preset; give a checkpoint folder" in refusal("swa:nha-tiny")
 
 
 def test_presets_and_forms(folder):
@@ -151,3 +152,19 @@ def test_the_window_of_what_other_code_wrote():
     assert own_window({"model_type": "nha", "block_size": 3, "transformer_idx": 0, **heads}) == "own"
     with pytest.raises(UserError, match="use_short_conv is True"):
         own_window({"model_type": "gsa", "use_short_conv": True, **heads})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "nha", "mixers": ["zz"], "windows": [None]}, "no mixer is called 'zz'"),
+        ({"model_type": "nha", "mixers": 5, "num_hidden_layers": 2}, "no mixer is called 5"),
+        ({"model_type": "nha", "mixers": ["nha"], "windows": [[3]]}, "unhashable"),
+        ({"model_type": ["gsa"], "mixers": "nha", "num_hidden_layers": "two"}, "multiply"),
+        ({"model_type": "gla", "num_heads": 0}, "it cannot be read as a model of type 'gla'"),
+    ],
+)
+def test_a_configuration_that_no_model_here_has_is_refused(config, message, folder):
+    (folder / "config.json").write_text(json.dumps(config))
+    told = refusal(folder)
+    assert "config.json cannot be used: " in told and message in told

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 
 from models import NHAForCausalLM
-from models.cache import NHACache, StateLayer
+from models.cache import CACHE_NAME, NHACache, StateLayer
 from models.mixers import mixer_class
 from models.presets import HYBRIDS, PATTERNS, preset_config
 from nha_eval.bench.families._held import hold, random_keys
 
 NAMES = (*PATTERNS, *HYBRIDS)
-CACHE = "past_key_values"
+CACHE = CACHE_NAME
 # Gated DeltaNet's backward of flash-linear-attention is wrong on Hopper with Triton 3.4 to 3.7.0, and raises there.
 UNAVAILABLE = ("install tilelang",)
 # Beyond its window a state needs so many tokens to have all its parts: taps of convolutions, some slots written.
@@ -58,7 +58,7 @@ def filled_cache(model: NHAForCausalLM, batch: int, length: int, draw) -> NHACac
     config, cache = model.config, model.new_cache()
     if any(isinstance(layer, StateLayer) for layer in cache.layers):
         tokens = min(length, max(window or 0 for window in config.windows) + BEYOND)
-        model(input_ids=draw.tokens(config.vocab_size, 1, tokens), past_key_values=cache, logits_to_keep=1)
+        model(input_ids=draw.tokens(config.vocab_size, 1, tokens), logits_to_keep=1, **{CACHE: cache})
     rows = torch.zeros(batch, dtype=torch.long, device=draw.device)
     for i, layer in enumerate(cache.layers):
         if isinstance(layer, StateLayer):
