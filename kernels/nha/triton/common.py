@@ -42,9 +42,24 @@ def columns(D: tl.constexpr, DP: tl.constexpr):
 
 
 @triton.jit
+def segment_at(table, segment):
+    """Row `segment` of a plan's table of segments: (sequence, its chunks' first token, the sequence's first row and length,
+    first chunk, chunks, the segment's number)."""
+    at = table + segment * 7
+    chunk, number = tl.load(at + 4).to(tl.int64), tl.load(at + 6).to(tl.int64)
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), chunk, tl.load(at + 5), number
+
+
+@triton.jit
 def turned(x, rows, mask, cos, sin, angles, K: tl.constexpr, KP: tl.constexpr, TURN: tl.constexpr):
     """Tile [rows, KP] of x, turned by the angles at rows `angles` if TURN; `rows` are element offsets."""
     col, ok = columns(K, KP)
+    return turned_columns(x, rows, mask, col, ok, cos, sin, angles, K, TURN)
+
+
+@triton.jit
+def turned_columns(x, rows, mask, col, ok, cos, sin, angles, K: tl.constexpr, TURN: tl.constexpr):
+    """`turned` with columns in an order of the caller's: their numbers `col`, and which exist."""
     keep = mask[:, None] & ok[None, :]
     tile = tl.load(x + rows[:, None] + col[None, :], mask=keep, other=0.0)
     if TURN:

@@ -30,9 +30,9 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.nha.triton.common import columns, log2e, written
+from kernels.nha.triton.common import columns, log2e, turned_columns, written
 from kernels.nha.triton.counts import cdiv, power_of_2
-from kernels.nha.triton.forward import joined
+from kernels.nha.triton.forward import joined, weighed
 from kernels.nha.triton.launch import ALL_REGISTERS
 
 # More new tokens than this are a prompt: the parallel form takes them.
@@ -55,19 +55,9 @@ def _columns(D: tl.constexpr, DP: tl.constexpr):
 
 
 @triton.jit
-def _rows(x, rows, is_row, col, ok, cos, sin, angles, K: tl.constexpr, TURN: tl.constexpr):
-    """Columns `col` of x at element offsets `rows`, turned by the angles at rows `angles` if TURN."""
-    keep = is_row[:, None] & ok[None, :]
-    y = tl.load(x + rows[:, None] + col[None, :], mask=keep, other=0.0)
-    if TURN:
-        half: tl.constexpr = K // 2
-        first = col < half
-        other = tl.load(x + rows[:, None] + tl.where(first, col + half, col - half)[None, :], mask=keep, other=0.0)
-        at = angles[:, None] * half + tl.where(first, col, col - half)[None, :]
-        c = tl.load(cos + at, mask=keep, other=0.0).to(tl.float32)
-        s = tl.load(sin + at, mask=keep, other=0.0).to(tl.float32)
-        y = (y.to(tl.float32) * c + other.to(tl.float32) * tl.where(first[None, :], -s, s)).to(y.dtype)
-    return y
+def _block(x, at, count, col, ok, D: tl.constexpr):
+    """Rows `at` of x [count, D], those that there are."""
+    return tl.load(x + (at[:, None] * D + col), mask=(at < count)[:, None] & ok, other=0.0)
 
 
 @triton.jit
@@ -82,14 +72,6 @@ def _turned_back(x, at, held, col, cos, sin, angles, K: tl.constexpr):
     s = tl.load(sin + angle, mask=held, other=0.0).to(tl.float32)
     size = c * c + s * s
     return (y * c + tl.where(first, other, -other) * s) / tl.where(size > 0, size, 1.0)
-
-
-@triton.jit
-def _logs(z, top, mass):
-    """The running (maximum, sum) of exp2 over rows of logits z [Q, B]."""
-    higher = tl.maximum(top, tl.max(z, 1))
-    finite = tl.where(higher == float("-inf"), 0.0, higher)
-    return higher, mass * tl.exp2(top - finite) + tl.sum(tl.exp2(z - finite[:, None]), 1)
 
 
 @triton.jit
@@ -150,16 +132,16 @@ def nha_fwd_kernel_decode(
     for first in range(0, T, TP):
         # All that does not wait for `seen` is asked for at once.
         if ONE_BLOCK:
-            far_k = tl.load(memory_k + (at[:, None] * K + kcol), mask=(at < M)[:, None] & kok, other=0.0)
+            far_k = _block(memory_k, at, M, kcol, kok, K)
             if EARLY:
-                far_v = tl.load(memory_v + (at[:, None] * V + vcol), mask=(at < M)[:, None] & vok, other=0.0)
-        old_k = tl.load(ring_k + (at[:, None] * K + kcol), mask=(at < ring)[:, None] & kok, other=0.0)
+                far_v = _block(memory_v, at, M, vcol, vok, V)
+        old_k = _block(ring_k, at, ring, kcol, kok, K)
         if EARLY:
-            old_v = tl.load(ring_v + (at[:, None] * V + vcol), mask=(at < ring)[:, None] & vok, other=0.0)
+            old_v = _block(ring_v, at, ring, vcol, vok, V)
         t = first + token
         is_row = (t < T) & (token < TP) & (head < G)
         row = ((n * T + t) * H + h) * G + head
-        near = _rows(q, row * K, is_row, kcol, kok, cos, sin, angle + t, K, TURN)
+        near = turned_columns(q, row * K, is_row, kcol, kok, cos, sin, angle + t, K, TURN)
         met = tl.load(slot_q + row[:, None] * K + kcol, mask=is_row[:, None] & kok, other=0.0)
 
         # The tokens that enter the slots: out of the ring, or (a delay under T) out of the new ones.
@@ -184,16 +166,16 @@ def nha_fwd_kernel_decode(
         # How far back from the newest token in the ring each query sees.
         reach = tl.minimum(window - 1 - t, past)
         z_old = _keys(near, old_k, _sees(at, newest, size, ring, reach), scale2, PREC)
-        top = tl.full([Q], float("-inf"), tl.float32)
-        mass = tl.zeros([Q], tl.float32)
-        own_top, own_mass = top, mass
+        none_top, none_mass = tl.full([Q], float("-inf"), tl.float32), tl.zeros([Q], tl.float32)
+        top, mass = none_top, none_mass
+        own_top, own_mass = none_top, none_mass
         acc = tl.zeros([Q, VP], tl.float32)
         for m0 in range(0, M, B):
             m = m0 + at
             far_at, far_ok = m[:, None] * K + kcol, (m < M)[:, None] & kok
             value_at, value_ok = m[:, None] * V + vcol, (m < M)[:, None] & vok
             if not ONE_BLOCK:
-                far_k = tl.load(memory_k + far_at, mask=far_ok, other=0.0)
+                far_k = _block(memory_k, m, M, kcol, kok, K)
             decays, writes = (), ()
             for i in tl.static_range(TP):
                 step = first + i + none
@@ -235,23 +217,21 @@ def nha_fwd_kernel_decode(
                     x += tl.load(v + at_v, mask=enters & (step >= delay) & vok, other=0.0).to(tl.float32)
                 in_v += (x[None, :],)
             if not (ONE_BLOCK and EARLY):
-                far_v = tl.load(memory_v + value_at, mask=value_ok, other=0.0)
+                far_v = _block(memory_v, m, M, vcol, vok, V)
             if PARTS:
-                own_top, own_mass = _logs(z, own_top, own_mass)
+                _, _, own_top, own_mass = weighed(z, own_top, own_mass)
             if ONE_BLOCK:
                 # The ring's first block goes along: one maximum, and nothing to shrink.
                 if not EARLY:
-                    old_v = tl.load(ring_v + (at[:, None] * V + vcol), mask=(at < ring)[:, None] & vok, other=0.0)
+                    old_v = _block(ring_v, at, ring, vcol, vok, V)
                 top = tl.max(tl.maximum(z, z_old), 1)
                 finite = tl.where(top == float("-inf"), 0.0, top)[:, None]
                 p, p_old = tl.exp2(z - finite), tl.exp2(z_old - finite)
                 mass = tl.sum(p + p_old, 1)
                 acc = tl.dot(p_old.to(old_v.dtype), old_v, input_precision=PREC)
             else:
-                higher = tl.maximum(top, tl.max(z, 1))
-                finite = tl.where(higher == float("-inf"), 0.0, higher)
-                p, shrink = tl.exp2(z - finite[:, None]), tl.exp2(top - finite)
-                top, mass, acc = higher, mass * shrink + tl.sum(p, 1), acc * shrink[:, None]
+                p, shrink, top, mass = weighed(z, top, mass)
+                acc *= shrink[:, None]
             for i in tl.static_range(TP - 1, -1, -1):
                 share = p * writes[i][None, :]
                 acc += tl.sum(share if TP == 1 else tl.where((token >= i)[:, None], share, 0.0), 1)[:, None] * in_v[i]
@@ -264,39 +244,36 @@ def nha_fwd_kernel_decode(
             tl.store(memory_v + value_at, far_v, mask=value_ok)
         if PARTS:
             tl.store(lse_slots + row, (own_top + tl.log2(own_mass)) / log2e(), mask=is_row)
-            own_top, own_mass = _logs(z_old, tl.full([Q], float("-inf"), tl.float32), tl.zeros([Q], tl.float32))
+            _, _, own_top, own_mass = weighed(z_old, none_top, none_mass)
 
         if not ONE_BLOCK:
             if not EARLY:
-                old_v = tl.load(ring_v + (at[:, None] * V + vcol), mask=(at < ring)[:, None] & vok, other=0.0)
+                old_v = _block(ring_v, at, ring, vcol, vok, V)
             top, mass, acc = joined(z_old, old_v, top, mass, acc, PREC)
-        fresh_k = _rows(k, new_row * K, new < T, kcol, kok, cos, sin, angle + new, K, TURN).to(ring_k.dtype.element_ty)
+        fresh_k = turned_columns(k, new_row * K, new < T, kcol, kok, cos, sin, angle + new, K, TURN).to(ring_k.dtype.element_ty)
         fresh_v = tl.load(v + new_row[:, None] * V + vcol, mask=(new < T)[:, None] & vok, other=0.0)
         fresh_v = fresh_v.to(ring_v.dtype.element_ty)
         if T == 1:
             # Not a block of its own, as a matrix product would be made of.
             z_new = tl.sum(near.to(tl.float32) * fresh_k.to(near.dtype).to(tl.float32), 1)[:, None] * scale2
             z_new = tl.where(window > 0, z_new, float("-inf"))
-            higher = tl.maximum(top, tl.max(z_new, 1))
-            finite = tl.where(higher == float("-inf"), 0.0, higher)
-            p_new, shrink = tl.exp2(z_new - finite[:, None]), tl.exp2(top - finite)
-            top, mass = higher, mass * shrink + tl.sum(p_new, 1)
+            p_new, shrink, top, mass = weighed(z_new, top, mass)
             acc = acc * shrink[:, None] + p_new * fresh_v.to(tl.float32)
         else:
             gap = t[:, None] - new[None, :]
             z_new = _keys(near, fresh_k, (gap >= 0) & (gap < window), scale2, PREC)
             top, mass, acc = joined(z_new, fresh_v, top, mass, acc, PREC)
         if PARTS:
-            own_top, own_mass = _logs(z_new, own_top, own_mass)
+            _, _, own_top, own_mass = weighed(z_new, own_top, own_mass)
         if WIDE:
             for p0 in tl.range(B, tl.where(window > 0, ring, 0), B, num_stages=STAGES):
                 cell = p0 + at
-                next_k = tl.load(ring_k + (cell[:, None] * K + kcol), mask=(cell < ring)[:, None] & kok, other=0.0)
-                next_v = tl.load(ring_v + (cell[:, None] * V + vcol), mask=(cell < ring)[:, None] & vok, other=0.0)
+                next_k = _block(ring_k, cell, ring, kcol, kok, K)
+                next_v = _block(ring_v, cell, ring, vcol, vok, V)
                 z_old = _keys(near, next_k, _sees(cell, newest, size, ring, reach), scale2, PREC)
                 top, mass, acc = joined(z_old, next_v, top, mass, acc, PREC)
                 if PARTS:
-                    own_top, own_mass = _logs(z_old, own_top, own_mass)
+                    _, _, own_top, own_mass = weighed(z_old, own_top, own_mass)
         if PARTS:
             tl.store(lse_window + row, (own_top + tl.log2(own_mass)) / log2e(), mask=is_row)
 
@@ -307,7 +284,8 @@ def nha_fwd_kernel_decode(
         tl.debug_barrier()
 
     # The new tokens take their places, the last R of them if there are more.
-    fresh_k = _rows(k, new_row * K, new < T, kcol, kok, cos, sin, angle + new, K, TURN).to(ring_k.dtype.element_ty)
+    # Read once more, for their registers are worth more than the loads.
+    fresh_k = turned_columns(k, new_row * K, new < T, kcol, kok, cos, sin, angle + new, K, TURN).to(ring_k.dtype.element_ty)
     fresh_v = tl.load(v + new_row[:, None] * V + vcol, mask=(new < T)[:, None] & vok, other=0.0).to(ring_v.dtype.element_ty)
     stays = (new < T) & (new + ring >= T)
     place = (past + new) % size

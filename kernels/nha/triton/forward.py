@@ -24,13 +24,20 @@ STRIP = 64
 
 
 @triton.jit
-def joined(z, values, top, mass, acc, PREC: tl.constexpr):
-    """(top, mass, acc) of a running softmax with another block of logits z [R, BK], in units of log 2, and values [BK, VP]."""
+def weighed(z, top, mass):
+    """A running softmax after another block of logits z [R, BK], in units of log 2: (their weights, what those before shrink
+    by, top, mass)."""
     higher = tl.maximum(top, tl.max(z, 1))
     finite = tl.where(higher == float("-inf"), 0.0, higher)
     p = tl.exp2(z - finite[:, None])
     shrink = tl.exp2(top - finite)
-    mass = mass * shrink + tl.sum(p, 1)
+    return p, shrink, higher, mass * shrink + tl.sum(p, 1)
+
+
+@triton.jit
+def joined(z, values, top, mass, acc, PREC: tl.constexpr):
+    """(top, mass, acc) of a running softmax with another block of logits z [R, BK] and values [BK, VP]; see `weighed`."""
+    p, shrink, higher, mass = weighed(z, top, mass)
     return higher, mass, tl.dot(p.to(values.dtype), values, acc * shrink[:, None], input_precision=PREC)
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.nha.triton.common import columns, exact_sum, gates, is_flagged, log2e, suffix_decays, written
+from kernels.nha.triton.common import columns, exact_sum, gates, is_flagged, log2e, segment_at, suffix_decays, written
 from kernels.nha.triton.counts import cdiv, power_of_2
 from kernels.nha.triton.launch import launch
 
@@ -55,13 +55,7 @@ def nha_fwd_kernel_walk(
     [segments, H, M]; of each chunk totals [chunks, H, M], and flags [chunks, H, blocks of slots] (see `common`)."""
     D: tl.constexpr = K + V
     segment, h, slot = tl.program_id(0), tl.program_id(1), tl.program_id(2) * MB + tl.arange(0, MB)
-    n = tl.load(table + segment * 7)
-    step = tl.load(table + segment * 7 + 1)
-    row = tl.load(table + segment * 7 + 2)
-    length = tl.load(table + segment * 7 + 3)
-    chunk = tl.load(table + segment * 7 + 4).to(tl.int64)
-    count = tl.load(table + segment * 7 + 5)
-    number = tl.load(table + segment * 7 + 6).to(tl.int64)
+    n, step, row, length, chunk, count, number = segment_at(table, segment)
     i = tl.arange(0, C)
     kcol, kok = columns(K, KP)
     vcol, vok = columns(V, VP)
@@ -104,13 +98,7 @@ def nha_fwd_kernel_store(
     of flagged chunks as they are at its start (see `common`); if FLAGGED those alone, of which there are mostly none."""
     D: tl.constexpr = K + V
     segment, h, slot = tl.program_id(0), tl.program_id(1), tl.program_id(2) * MB + tl.arange(0, MB)
-    n = tl.load(table + segment * 7)
-    step = tl.load(table + segment * 7 + 1)
-    row = tl.load(table + segment * 7 + 2)
-    length = tl.load(table + segment * 7 + 3)
-    chunk = tl.load(table + segment * 7 + 4).to(tl.int64)
-    count = tl.load(table + segment * 7 + 5)
-    number = tl.load(table + segment * 7 + 6).to(tl.int64)
+    n, step, row, length, chunk, count, number = segment_at(table, segment)
     if FLAGGED:
         wanted = 0
         for c in range(count):

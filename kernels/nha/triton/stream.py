@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.nha.triton.common import exact_sum, log2e, rows_of, turned, written
+from kernels.nha.triton.common import exact_sum, log2e, rows_of, segment_at, turned, written
 from kernels.nha.triton.counts import cdiv
 from kernels.nha.triton.launch import launch
 
@@ -67,13 +67,7 @@ def nha_fwd_kernel_stream(
     segment = tl.program_id(0) // (H * blocks)
     head = tl.program_id(0) % (H * blocks)
     h, part = head // blocks, head % blocks
-    n = tl.load(table + segment * 7)
-    step = tl.load(table + segment * 7 + 1)
-    row = tl.load(table + segment * 7 + 2)
-    length = tl.load(table + segment * 7 + 3)
-    chunk = tl.load(table + segment * 7 + 4).to(tl.int64)
-    count = tl.load(table + segment * 7 + 5)
-    number = tl.load(table + segment * 7 + 6).to(tl.int64)
+    n, step, row, length, chunk, count, number = segment_at(table, segment)
     past = tl.load(seen + n).to(tl.int32) if SEEN else 0
     i, jj, slot, r = tl.arange(0, C), tl.arange(0, BK), tl.arange(0, M), tl.arange(0, R)
     query_head = part * GB + r % GB
