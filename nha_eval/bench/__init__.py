@@ -4,7 +4,7 @@ Each file has one job. `bench op`: `shapes` and `grid` say what is measured, `im
 `counts` what arithmetic and traffic that needs, `setting` makes the call that `check`, memory and `timing` share, `measure`
 turns it into rows, `op` runs the grid, `table` shows it. `bench model`: `model_grid`, `families/`, `model_work`,
 `model_measure`, `model` and `model_table` likewise; `fitting` finds the most that fits, `crossover` where lines cross. Both:
-`machine`, `ceilings`, `ahead` (compiling), `rows` (keeping), `showing`.
+`running`, `machine`, `ceilings`, `ahead` (compiling), `rows` (keeping), `showing`.
 
     python run_eval.py bench op --quick
     python run_eval.py bench model --quick

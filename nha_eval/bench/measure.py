@@ -5,7 +5,6 @@ Nothing that an implementation does ends the run: what it raises is the row's st
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from nha_eval.bench import implementations
 from nha_eval.bench.check import check
 from nha_eval.bench.grid import Case
 from nha_eval.bench.machine import device_name, dtype_name
+from nha_eval.bench.running import explain, tidy
 from nha_eval.bench.setting import Draw, Work, set_up
 from nha_eval.bench.timing import Budget, captured, quartiles, significant, times_ms
-from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.peak_memory import PeakMemory
 
 TUNING_LENGTH = 8192
@@ -56,13 +55,13 @@ class Meter:
                         left.remove(graph)
                         yield row
             except Exception as problem:
-                failure = self._explain(case, problem)
+                failure = explain(implementations.find(case.implementation), problem)
         # Not inside the handler: the exception would keep its tensors alive.
         for graph in left:
             status, reason = failure
             yield {**self._about(case, graph), "status": status, "reason": reason}
         if failure is not None:
-            self._tidy()
+            tidy(self.device)
 
     def _draw(self) -> Draw:
         return Draw(self.seed, self.device, self.dtype)
@@ -82,8 +81,8 @@ class Meter:
                     check(case, self._draw())
                 self._found[point] = None
             except Exception as problem:
-                self._found[point] = self._explain(case, problem)
-            self._tidy()
+                self._found[point] = explain(module, problem)
+            tidy(self.device)
         return self._found[point]
 
     def _tune(self, case: Case, module: Any) -> None:
@@ -92,21 +91,9 @@ class Meter:
             with set_up(case.at(min(longest, TUNING_LENGTH)), self._draw()) as work:
                 work.call()
 
-    def _explain(self, case: Case, problem: Exception) -> tuple[str, str]:
-        if is_out_of_memory(problem):
-            return "oom", one_line(problem)
-        signs = getattr(implementations.find(case.implementation), "UNAVAILABLE", ())
-        missing = isinstance(problem, ImportError) or any(sign in str(problem) for sign in signs)
-        return ("unavailable" if missing else "error"), one_line(problem)
-
     def _times(self, work: Work, graph: bool) -> list[float]:
         call = captured(work.call) if graph else work.call
         return [spent / work.steps for spent in times_ms(call, self.device, self.budget, work.grads)]
-
-    def _tidy(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _about(self, case: Case, graph: bool) -> dict[str, Any]:
         shape = case.shape

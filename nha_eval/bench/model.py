@@ -22,6 +22,7 @@ from nha_eval.bench.ceilings import ceilings_of
 from nha_eval.bench.model_grid import ModelCase
 from nha_eval.bench.model_measure import ModelMeter, RowBudget, case_key
 from nha_eval.bench.rows import MODEL, Rows
+from nha_eval.bench.running import Progress, Run
 from nha_eval.bench.setting import Draw
 from nha_eval.bench.showing import show_folder
 from nha_eval.bench.timing import Budget
@@ -34,16 +35,11 @@ AHEAD_BATCHES = (1, 8)
 
 
 @dataclass(frozen=True)
-class ModelRun:
-    """What a run is: its cases in order, where they run, and where the figures go."""
+class ModelRun(Run):
+    """A run of the models' grid."""
 
     cases: list[ModelCase]
-    device: torch.device
-    dtype: torch.dtype
-    out: Path
-    seed: int = 0
     budget: RowBudget = field(default_factory=RowBudget)
-    fresh: bool = False
 
 
 def run(wanted: ModelRun) -> int:
@@ -90,16 +86,11 @@ def _measure(wanted: ModelRun, rows: Rows, todo: list[ModelCase], console: Conso
 
 
 def _rows(meter: ModelMeter, rows: Rows, todo: list[ModelCase], console: Console) -> None:
-    place, told = 0, set()
-    for _, cases in groupby(todo, lambda case: (case.model, case.size)):
-        for row in meter.measure(list(cases)):
-            rows.append(row)
-            place += 1
-            # What cannot be had here is said once, not at every length.
-            why = (row["model"], row.get("reason")) if row["status"] == "unavailable" else None
-            if why is None or why not in told:
-                console.print(f"[{place}/{len(todo)}] {_headline(row)}", markup=False)
-            told.add(why)
+    progress = Progress(console, len(todo))
+    measured = (row for _, cases in groupby(todo, lambda case: (case.model, case.size)) for row in meter.measure(list(cases)))
+    for place, row in enumerate(measured, 1):
+        rows.append(row)
+        progress.tell(place, row, ("model",), _headline(row))
 
 
 def _jobs(wanted: ModelRun, todo: list[ModelCase]) -> tuple[list[Any], list[Any]]:

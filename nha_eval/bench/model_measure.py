@@ -7,7 +7,6 @@ Nothing that a model does ends the run: what it raises is the row's status and r
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from nha_eval.bench.fitting import most_that_fits
 from nha_eval.bench.machine import device_name, dtype_name, free_bytes, healthy
 from nha_eval.bench.model_grid import LARGEST, LONGEST, ModelCase
 from nha_eval.bench.model_work import Work
+from nha_eval.bench.running import explain, tidy
 from nha_eval.bench.setting import Draw
 from nha_eval.bench.timing import captured, one_ms, quartiles, significant
 from nha_eval.errors import is_out_of_memory, one_line
@@ -79,33 +79,33 @@ class ModelMeter:
         subject, failure = None, None
         refusal = family.refusal(first.model, self.device)
         if refusal is not None:
-            failure = {"status": "unavailable", "reason": refusal}
+            failure = _failed("unavailable", refusal)
         else:
             try:
                 model = families.random_model(first.model, first.size, self.device, self.dtype, self.seed)
                 subject = Subject(model, family, *_weights(model))
                 del model
             except Exception as problem:
-                failure = _explain(family, problem)
+                failure = _failed(*explain(family, problem))
         for case in cases:
             yield {**self._about(case, subject), **(failure or self._row(case, subject))}
             healthy(self.device)
         subject = None
-        self._tidy()
+        tidy(self.device)
 
     def _row(self, case: ModelCase, subject: Subject) -> dict[str, Any]:
         try:
             found = self._measured(case, subject)
         except Exception as problem:
-            found = _explain(subject.family, problem)
+            found = _failed(*explain(subject.family, problem))
         # Not inside the handler: the exception would keep its tensors alive.
-        self._tidy()
+        tidy(self.device)
         return found
 
     def _measured(self, case: ModelCase, subject: Subject) -> dict[str, Any]:
         length, batch, note = self._sought(case, subject)
         if not (length and batch):
-            return {"status": "oom", "reason": f"not even one sequence fits ({note})"}
+            return _failed("oom", f"not even one sequence fits ({note})")
         with self._work(case, subject, batch, length) as work:
             timed = self._timed(work, note)
             return {
@@ -218,7 +218,7 @@ class ModelMeter:
             if not is_out_of_memory(problem):
                 raise
             fits = False
-        self._tidy()
+        tidy(self.device)
         return fits
 
     def _captures(self, case: ModelCase, subject: Subject) -> bool:
@@ -259,11 +259,6 @@ class ModelMeter:
             "device": device_name(self.device),
         }
 
-    def _tidy(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
     def _floor(self, subject: Subject, middle: float) -> dict[str, Any]:
         """The time that the weights' bytes take at the copy ceiling, and how much of the median, in ms, that is."""
         floor = subject.weight_bytes / self.gbps / 1e6
@@ -296,8 +291,5 @@ def _weights(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in parameters), sum(p.nbytes for p in parameters) - skipped
 
 
-def _explain(family: Any, problem: Exception) -> dict[str, Any]:
-    if is_out_of_memory(problem):
-        return {"status": "oom", "reason": one_line(problem)}
-    missing = isinstance(problem, ImportError) or any(sign in str(problem) for sign in getattr(family, "UNAVAILABLE", ()))
-    return {"status": "unavailable" if missing else "error", "reason": one_line(problem)}
+def _failed(status: str, reason: str) -> dict[str, Any]:
+    return {"status": status, "reason": reason}

@@ -19,6 +19,7 @@ from nha_eval.bench.ceilings import ceilings_of
 from nha_eval.bench.grid import Case
 from nha_eval.bench.measure import Meter, case_keys
 from nha_eval.bench.rows import OP, Rows
+from nha_eval.bench.running import Progress, Run
 from nha_eval.bench.setting import Draw
 from nha_eval.bench.showing import show_folder
 from nha_eval.bench.timing import Budget
@@ -28,16 +29,11 @@ PEERS = ("torch", "triton", "fla-core", "tilelang", "flash-attn")
 
 
 @dataclass(frozen=True)
-class OpRun:
-    """What a run is: its cases in order, where they run, and where the figures go."""
+class OpRun(Run):
+    """A run of the operator's grid."""
 
     cases: list[Case]
-    device: torch.device
-    dtype: torch.dtype
-    out: Path
-    seed: int = 0
     budget: Budget = field(default_factory=Budget)
-    fresh: bool = False
 
 
 def run(wanted: OpRun) -> int:
@@ -80,15 +76,11 @@ def _measure(wanted: OpRun, rows: Rows, todo: list[tuple[Case, tuple[bool, ...]]
         point = (case.implementation, case.shape.name, case.phase)
         longest[point] = max(case.length, longest.get(point, 0))
     meter = Meter(wanted.device, wanted.dtype, wanted.seed, wanted.budget, **ceilings, longest=longest)
-    told = set()
+    progress = Progress(console, len(todo))
     for place, (case, graphs) in enumerate(todo, 1):
         for row in meter.measure(case, graphs):
             rows.append(row)
-            # What cannot be had here is said once, not at every length.
-            why = (row["implementation"], row["phase"], row.get("reason")) if row["status"] == "unavailable" else None
-            if why is None or why not in told:
-                console.print(f"[{place}/{len(todo)}] {_headline(row)}", markup=False)
-            told.add(why)
+            progress.tell(place, row, ("implementation", "phase"), _headline(row))
         machine.healthy(wanted.device)
 
 

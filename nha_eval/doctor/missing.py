@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from packaging.version import Version
 
 HOPPER = 9
-# Where flash-linear-attention knows that its gated backward kernel gives wrong gradients on Hopper (its issue 640).
+# Between these its gated backward kernel gives wrong gradients on Hopper (fla-org/flash-linear-attention#640).
 WRONG_FROM, RIGHT_FROM = Version("3.4.0"), Version("3.7.1")
 EXTRA = "pip install -e '.[gpu]'"
 

@@ -19,14 +19,7 @@ BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-5}
 TIMES = [1, 2, 63, 64, 65, 300]
 HEADS, KEY_DIM, VALUE_DIM = 4, 16, 24
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Thousands of tiny products: on a busy machine a second thread costs ten times what it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(op: str, time: int, strength: float = 1.0, batch: int = 2, dims=(KEY_DIM, VALUE_DIM), seed: int = 0) -> dict:

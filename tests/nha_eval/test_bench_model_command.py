@@ -1,0 +1,313 @@
+"""`bench model`: the command on a CPU, how it goes on, its table and its pictures."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from bench_models import (
+    ROOT,
+)
+
+from models.cache import CACHE_NAME
+from nha_eval import cli
+from nha_eval.bench import families, model, model_table
+from nha_eval.bench.crossover import Crossover, crossover
+from nha_eval.bench.rows import MODEL, read
+
+pytestmark = pytest.mark.usefixtures("one_thread", "little_garbage", "steady_bench_model")
+
+
+# ---- the command
+
+
+def bench(tmp_path, *arguments):
+    given = ["bench", "model", "--device", "cpu", "--seconds", "0.01", "--repeats", "3", "--out", str(tmp_path / "run")]
+    return cli.run([*given, *arguments])
+
+
+NARROW = ("--model", "transformer++,nha,fla-gla", "--length", "32,80,longest", "--window", "16")
+
+
+def test_a_run_on_a_cpu(tmp_path, capsys):
+    assert bench(tmp_path, *NARROW) == 0
+    out, err = capsys.readouterr()
+    rows = read(tmp_path / "run", MODEL)
+    done = [row for row in rows if row["status"] == "ok" and row["phase"] != "ceiling"]
+    assert {row["status"] for row in rows} == {"ok", "unavailable"}
+    asked = {(row["phase"], row["length_asked"], row["batch_asked"]) for row in done}
+    assert asked == {
+        *((phase, length, "1") for phase in ("prefill", "decode", "train") for length in ("32", "80")),
+        *(("decode", length, "largest") for length in ("32", "80")),
+        ("decode", "longest", "1"),
+    }
+    assert len(done) == 2 * len(asked)
+    for row in done:
+        assert row["state_bytes"] == row["state_bytes_held"] and int(row["parameters"]) > 1e5
+    backends = {row["model"]: row["backend"] for row in done}
+    assert backends == {"transformer++": "sdpa", "nha": "chunked"}
+    assert all(row["reason"] for row in rows if row["status"] != "ok")
+    environment = json.loads((tmp_path / "run/environment.json").read_text())
+    assert environment["seed"] == 0 and environment["row_repeats"] == 3 and environment["dtype"] == "float32"
+    for name in ("bench-model.csv", "bench-model-tiny-float32.svg", "bench-model-tiny-float32.png"):
+        assert (tmp_path / "run" / name).stat().st_size > 1000 and name in out
+    for text in (
+        "tiny, float32, prefill, batch 1: median ms",
+        "decoding a token, batch largest: tokens/s",
+        "weights' share",
+        "state in MB",
+        "ceiling: copy",
+        "flash-linear-attention's models want a CUDA device",
+    ):
+        assert text in out
+    assert "nha, window 16" in err and "Traceback" not in err
+
+    before = (tmp_path / "run/bench-model.csv").read_bytes()
+    assert bench(tmp_path, *NARROW) == 0
+    assert "every row is there already" in capsys.readouterr().err
+    assert (tmp_path / "run/bench-model.csv").read_bytes() == before
+    assert cli.run(["bench", "show", str(tmp_path / "run")]) == 0
+    assert "median ms" in capsys.readouterr().out
+
+
+def test_models_of_several_commands_fill_one_folder(tmp_path, capsys, monkeypatch):
+    given = ("--length", "32", "--phase", "decode", "--batch", "1")
+    assert bench(tmp_path, "--model", "transformer++", *given) == 0
+    path = tmp_path / "run/bench-model.csv"
+    first = path.read_text()
+    # Cut off while its last row was written.
+    path.write_text(first[:-20])
+    assert bench(tmp_path, "--model", "transformer++,gla", *given) == 0
+    rows = read(tmp_path / "run", MODEL)
+    assert [row["model"] for row in rows] == ["copy", "matmul", "transformer++", "gla"]
+    assert path.read_text().splitlines()[:3] == first.splitlines()[:3]
+    keys = [MODEL.key_of(row) for row in rows]
+    assert len(set(keys)) == len(keys)
+
+    monkeypatch.setattr(model, "source_digest", lambda: "changed")
+    capsys.readouterr()
+    assert bench(tmp_path, "--model", "gla", *given) == 2
+    err = capsys.readouterr().err
+    assert "holds figures of sources" in err and len(err.splitlines()) == 1
+    assert bench(tmp_path, "--model", "gla", *given, "--fresh") == 0
+    assert [row["model"] for row in read(tmp_path / "run", MODEL)] == ["copy", "matmul", "gla"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nah"], "did you mean 'nha'"),
+        (["--model", "nha-340m"], "no such model: 'nha-340m'"),
+        (["--size", "7b"], "no such size: '7b'"),
+        (["--length", "long"], "integers from 16 or longest"),
+        (["--length", "largest"], "--length 'largest'"),
+        (["--batch", "0"], "integers from 1 or largest"),
+        (["--window", "T/0"], "--window 'T/0'"),
+        (["--window", "half"], "shares of the length such as T/8"),
+        (["--phase", "forward"], "no such phase: 'forward'"),
+        (["--checkpointing", "yes"], "wanted is on, off"),
+        (["--device", "tpu"], "device 'tpu'"),
+        (["--device", "cuda:99"], "GPUs that torch can use here"),
+        (["--dtype", "int4"], "dtype 'int4'"),
+        (["--repeats", "0"], "at least 1 repeat"),
+        (["--seconds", "nan"], "--seconds nan"),
+        (["--seed", "-1"], "--seed -1: wanted is an integer from 0"),
+        (["--model", ","], "--model ',': it names nothing"),
+        (["--length", ""], "--length '': it names nothing"),
+        (["--phase", "train", "--batch", "largest"], "nothing to measure"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["bench", "model", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err and len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_needs_only_what_a_bare_gpu_machine_has(tmp_path):
+    given = ["--model", "nha,hf-llama", "--length", "32", "--window", "16", "--seconds", "0.01", "--device", "cpu"]
+    code = (
+        # A module that is None there cannot be imported.
+        "import sys; sys.modules |= dict.fromkeys(['lm_eval', 'datasets', 'requests', 'gguf', 'pooch', 'fla']); "
+        "import nha_eval.bench.ceilings as c; c.COPY_BYTES = {'cpu': 2**20}; c.MATMUL_SIZE = {'cpu': 64}; "
+        "import nha_eval.bench.model_measure as m; m.MOST_SEQUENCES = {'cpu': 2}; "
+        "from nha_eval import cli; "
+        f"sys.exit(cli.run(['bench', 'model', *{given!r}, '--out', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert {row["status"] for row in read(tmp_path, MODEL)} == {"ok"}
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu(tmp_path):
+    given = ["--model", "transformer++,nha,hf-llama", "--size", "tiny", "--length", "256,1024", "--window", "64"]
+    assert cli.run(["bench", "model", "--device", "cuda", *given, "--batch", "1", "--out", str(tmp_path)]) == 0
+    rows = [row for row in read(tmp_path, MODEL) if row["phase"] != "ceiling"]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["graph"] for row in rows if row["phase"] == "decode"} == {"True"}
+
+
+# ---- crossovers, table and picture
+
+
+def test_where_lines_cross():
+    base = {512: 1.0, 2048: 4.0, 8192: 16.0}
+    # Halfway on both logarithmic scales: as much slower before as faster after.
+    assert crossover({512: 1.0, 2048: 8.0, 8192: 8.0}, base).length == pytest.approx(4096)
+    found = crossover({512: 2.0, 2048: 2.0, 8192: 2.0}, base)
+    assert found == Crossover(pytest.approx(1024), False) and str(found) == "~1,024"
+    assert str(crossover({512: 0.5, 2048: 2.0, 8192: 2.0}, base)) == "<= 512"
+    # From where it stays faster: not the first crossing.
+    assert crossover({512: 0.5, 2048: 8.0, 8192: 8.0}, base).length == pytest.approx(4096)
+    assert crossover({512: 0.5, 8192: 17.0}, base) is None and crossover({}, base) is None
+    assert crossover({2048: 1.0, 8192: 1.0, 131072: 1.0}, base) == Crossover(2048, True)
+
+
+def invented(**changes):
+    rows = []
+    for name, window, slope in (
+        ("transformer++", "full", 2.0),
+        ("nha", "64", 1.0),
+        ("nha", "T/8", 1.5),
+        ("newcomer", "none", 0.0),
+    ):
+        for phase in ("prefill", "decode", "train"):
+            for length in (2048, 8192, 32768, 131072):
+                for batch in ("1", "largest")[: 2 if phase == "decode" else 1]:
+                    ms = (4.0 if slope == 2.0 else 8.0) * (length / 2048) ** slope
+                    about = {
+                        "model": name,
+                        "size": "1.3b",
+                        "phase": phase,
+                        "window": window,
+                        "dtype": "bfloat16",
+                        "device": "a GPU",
+                    }
+                    about |= {
+                        "length_asked": length,
+                        "length": length,
+                        "batch_asked": batch,
+                        "batch": 1 if batch == "1" else 40,
+                    }
+                    timed = {
+                        "latency_ms": ms,
+                        "latency_ms_p25": ms,
+                        "latency_ms_p75": ms,
+                        "cold_start_ms": 99,
+                        "peak_memory_mb": 5 * ms,
+                    }
+                    timed |= {
+                        "tokens_per_s": 1e6 / ms,
+                        "state_bytes_held": int(2**20 * ms),
+                        "floor_share": 0.5 if phase == "decode" else "",
+                    }
+                    again = str(length > 8192) if phase == "train" else ""
+                    row = {
+                        **dict.fromkeys(MODEL.columns, ""),
+                        **about,
+                        **timed,
+                        "checkpointing": again,
+                        "status": "ok",
+                        **changes,
+                    }
+                    rows.append({column: str(value) for column, value in row.items()})
+    return rows
+
+
+def test_the_table_says_how_many_times_faster(capsys):
+    rows = invented()
+    rows[3] |= {"status": "oom", "reason": "out of memory"}
+    longest = next(row for row in rows if row["phase"] == "decode" and row["model"] == "nha")
+    rows.append({**longest, "length_asked": "longest", "length": "1048576", "note": "no longer one is tried"})
+    model_table.show(rows)
+    out = capsys.readouterr().out
+    lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if line.strip()]
+    first = lines[: next(i for i, line in enumerate(lines) if "peak" in line[0])]
+    prefill = {tuple(line[:2]): line[2:] for line in first}
+    assert prefill["transformer++", "full"] == ["4.00", "64.0", "1,024", "oom", "99.0"]
+    assert prefill["nha", "64"] == ["8.00 0.5x", "32.0 2.00x", "128 8.00x", "512", "~4,096", "99.0"]
+    assert ["nha", "64", "8.00 0.5x", "32.0 2.00x", "128 8.00x", "512 32.0x", ">= 1,048,576", "~4,096", "50%", "99.0"] in lines
+    assert ["nha", "64", "125,000 (40) 0.5x", "31,250 (40) 2.00x", "7,812 (40) 8.00x", "1,953 (40) 32.0x"] in lines
+    assert "transformer++, prefill: oom: out of memory" in out
+
+
+def test_the_picture_draws_what_the_table_says(tmp_path):
+    from nha_eval.plots import _bench_model
+    from nha_eval.plots._style import THEMED, NothingToDraw, style
+
+    with style():
+        ((key, figure),) = _bench_model.draw(pd.DataFrame(invented())).items()
+    assert key == ("1.3b", "bfloat16")
+    titles = [axes.get_title(loc="left").splitlines() for axes in figure.axes]
+    assert [title[0] for title in titles] == [panel.title for panel in _bench_model.PANELS]
+    assert titles[2][1] == "batch 1, checkpointing from 32,768"
+    drawn = {bars.get_label(): bars[0].get_data() for bars in figure.axes[0].containers}
+    assert drawn["transformer++|full"][1].tolist() == pytest.approx([4 / 2.048, 64 / 8.192, 1024 / 32.768, 16384 / 131.072])
+    # Seconds, as most are long.
+    decoded = {bars.get_label(): bars[0].get_data() for bars in figure.axes[1].containers}
+    assert decoded["nha|64"][1].tolist() == pytest.approx([0.008, 0.032, 0.128, 0.512])
+    rings = {line.get_label(): line.get_data() for line in figure.axes[1].lines if line.get_label().startswith("_crossover")}
+    assert set(rings) == {"_crossover nha", "_crossover newcomer"}
+    assert rings["_crossover newcomer"][0][0] == pytest.approx(2048 * 2**0.5)
+    assert rings["_crossover newcomer"][1][0] == pytest.approx(0.008)
+    across = next(line for line in figure.axes[0].lines if line.get_label() == "_crossover newcomer").get_data()
+    assert (across[0][0], across[1][0]) == pytest.approx((2048 * 2**0.5, 8 / (2.048 * 2**0.5)))
+    # Steps made in two ways are two lines.
+    train = [bars[0].get_data()[0].tolist() for bars in figure.axes[2].containers if bars.get_label() == "nha|64"]
+    assert train == [[2048, 8192], [32768, 131072]]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"nha", "transformer++", "newcomer", "window 64", "window T/8", "full attention", "no window"} <= set(legend)
+
+    pd.DataFrame(invented()).to_csv(tmp_path / "bench-model.csv", index=False)
+    first = [path.read_bytes() for path in _bench_model.write(tmp_path)]
+    assert first == [path.read_bytes() for path in _bench_model.write(tmp_path)]
+    assert set(re.findall(r"#[0-9a-f]{6}\b", first[0].decode())) <= set(THEMED)
+    with pytest.raises(NothingToDraw):
+        _bench_model.draw(pd.DataFrame(invented(status="oom")))
+    with pytest.raises(NothingToDraw):
+        _bench_model.draw(pd.DataFrame(invented(phase="another")))
+
+
+def test_bars_are_seen_whole():
+    from nha_eval.plots import _bench_model
+    from nha_eval.plots._style import style
+
+    rows = [{**row, "latency_ms_p75": str(3 * float(row["latency_ms"]))} for row in invented() if row["length"] == "2048"]
+    with style():
+        (figure,) = _bench_model.draw(pd.DataFrame(rows)).values()
+    for axes in figure.axes[:3]:
+        ends = [y for bars in axes.containers for line in bars[2] for path in line.get_segments() for _, y in path]
+        low, high = axes.get_ylim()
+        assert ends and low <= min(ends) and max(ends) < high
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "why"),
+    [
+        ("length_asked", "abc", "row 1: length_asked is 'abc', wanted an integer"),
+        ("latency_ms", "fast", "row 1: latency_ms is 'fast', wanted a number"),
+        ("batch", "", "row 1: batch is '', wanted an integer"),
+    ],
+)
+def test_a_table_that_was_changed_is_a_mistake(column, text, why, tmp_path, capsys):
+    first, *others = invented()
+    pd.DataFrame([first | {column: text}, *others]).to_csv(tmp_path / "bench-model.csv", index=False)
+    assert cli.run(["bench", "show", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert why in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_picture_stays_in_its_folder(tmp_path):
+    from nha_eval.plots import _bench_model
+
+    (tmp_path / "run").mkdir()
+    pd.DataFrame(invented(size="../../x")).to_csv(tmp_path / "run" / "bench-model.csv", index=False)
+    assert {path.parent for path in _bench_model.write(tmp_path / "run")} == {tmp_path / "run"}
+
+
+def test_caches_go_by_the_name_that_transformers_gives_them():
+    assert families.find("hf-llama").CACHE == families.find("nha").CACHE == CACHE_NAME
