@@ -4,6 +4,7 @@ Read without importing torch; what only the worker can know (threads, GPU, backe
 folder is written as `~`.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +20,7 @@ import psutil
 
 from nha_eval.journal import plain, write_atomic
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = [
     "nha-eval",
     "torch",
@@ -76,13 +78,21 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def source_digest(*folders: str, root: Path = ROOT) -> str:
+    """64 hex digits over the names and contents of the Python files under these folders of a source tree."""
+    digest = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in (root / folder).rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
 def commit() -> dict[str, Any]:
     """The source tree's git commit and whether it has uncommitted changes; None for both where there is no repository."""
-    here = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str | None:
         try:
-            answer = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=5, check=True)
+            answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=5, check=True)
         except (OSError, subprocess.SubprocessError):
             return None
         return answer.stdout.strip()

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from nha_eval import environment
 from nha_eval.environment import commit, cpu_name, versions
 from nha_eval.journal import plain, write_atomic
 
@@ -42,14 +43,9 @@ def subject(device: str) -> dict[str, Any]:
     return {"device": device, "versions": {"python": platform.python_version(), **computing}, "source": source_digest()}
 
 
-def source_digest(root: Path | None = None) -> str:
+def source_digest(root: Path = environment.ROOT) -> str:
     """16 hex digits over the Python files of SOURCES, by default in this installation."""
-    root = root or Path(__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for file in sorted(file for folder in SOURCES for file in (root / folder).rglob("*.py")):
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()[:16]
+    return environment.source_digest(*SOURCES, root=root)[:16]
 
 
 def remember(device: str, mixers: dict[str, dict[str, Any]]) -> Path:

@@ -1,6 +1,6 @@
 """Reading another code's configuration: every setting is either carried over, noted as not honoured, or a reason to refuse.
 
-read = Reader(fields); read.only("hidden_act", "swish", "silu"); read.refuse_if_unlike(path)
+read = Reader(fields); read.only("hidden_act", "swish", "silu"); read.unlike
 """
 
 from __future__ import annotations

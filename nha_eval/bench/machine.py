@@ -5,7 +5,6 @@ device, dtype = resolve_device("auto", "auto")
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,9 @@ from typing import Any
 import psutil
 import torch
 
-from nha_eval.environment import command_line, describe
+from nha_eval.environment import command_line, describe, source_digest
 from nha_eval.errors import MachineError, UserError, one_line
 
-ROOT = Path(__file__).resolve().parents[2]
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # Of what a process could still have on a CPU; the last bytes belong to the system.
 USABLE = 0.9
@@ -122,11 +120,7 @@ def identity(device: torch.device, seed: int, packages: tuple[str, ...], sources
 
 def digest(*folders: str) -> str:
     """Twelve hex digits of the Python files under these folders of the project."""
-    found = hashlib.sha256()
-    for folder in folders:
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            found.update(str(file.relative_to(ROOT / folder)).encode() + b"\0" + file.read_bytes())
-    return found.hexdigest()[:12]
+    return source_digest(*folders)[:12]
 
 
 def _version(package: str) -> str | None:

@@ -156,7 +156,7 @@ def _part(rows: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
 def _what(panel: Panel, part: pd.DataFrame) -> str:
     if panel.largest:
-        return "as many sequences as fit"
+        return "the largest batch found to fit"
     again = part.loc[part["checkpointing"] == "True", "length"]
     said = f", checkpointing from {again.min():,.0f}" if len(again) else ""
     return f"batch {part['batch'].iloc[0]:.0f}{said}"

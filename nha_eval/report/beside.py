@@ -23,10 +23,7 @@ _SETTING = ["model", "window"]
 
 def random_models(environment: dict) -> set[str]:
     """The models whose weights are random, as environment.json says."""
-    models = environment.get("models")
-    models = models if isinstance(models, dict) else {}
-    known = {clean_text(name): about for name, about in models.items() if isinstance(about, dict)}
-    return {name for name, about in known.items() if about.get("random_weights") is True}
+    return {name for name, about in _models(environment).items() if about.get("random_weights") is True}
 
 
 def beside_table(frames: Frames, environment: dict) -> Table | None:
@@ -87,10 +84,13 @@ def _figure(table: pd.DataFrame, setting: tuple[str, str], column: str) -> float
     return float(table.at[setting, column]) if setting in table.index else math.nan
 
 
-def _parameters(environment: dict) -> dict[str, float]:
+def _models(environment: dict) -> dict[str, dict]:
     models = environment.get("models")
-    models = models if isinstance(models, dict) else {}
-    told = {clean_text(name): about.get("parameters") for name, about in models.items() if isinstance(about, dict)}
+    return {clean_text(name): m for name, m in models.items() if isinstance(m, dict)} if isinstance(models, dict) else {}
+
+
+def _parameters(environment: dict) -> dict[str, float]:
+    told = {name: about.get("parameters") for name, about in _models(environment).items()}
     return {name: value for name, value in told.items() if isinstance(value, int) and not isinstance(value, bool)}
 
 
