@@ -92,7 +92,9 @@ def commit() -> dict[str, Any]:
 
     def git(*words: str) -> str | None:
         try:
-            answer = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=5, check=True)
+            # Otherwise `status` writes into the repository, and killed leaves a lock that stops every later commit.
+            command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
         except (OSError, subprocess.SubprocessError):
             return None
         return answer.stdout.strip()
