@@ -39,8 +39,9 @@ PATTERNS = {
     # The layer as rewritten in 2026: a token enters the slots at once, and the window is one token wider.
     "nha-2026": ("nha", 33, {"feature_map": "silu", "attention_scale": 1.0, "slot_overlap": True}),
 }
-# Hybrids: the layers of another pattern, with full attention in one of eight (layers 7, 15, 23 of 24).
-HYBRIDS = {"gsa-h": "gsa", "gdn-h": "gated-deltanet"}
+# Hybrids: the layers of another pattern, with full attention in one of eight (layers 7, 15, 23 of 24). An NHA layer needs no
+# other mixer for that: its window is None there.
+HYBRIDS = {"gsa-h": "gsa", "gdn-h": "gated-deltanet", "nha-h": "nha"}
 FULL_EVERY = 8
 SLOT_LAYER = {
     "value_activation": "silu",
@@ -134,13 +135,11 @@ def preset_config(name: str) -> NHAConfig:
     if mixer in ("nha", "gsa"):
         fields |= SLOT_LAYER | settings | {"intermediate_size": narrower, "num_slots": fields["num_slots"]}
     layers = fields["num_hidden_layers"]
-    mixers = [mixer] * layers
-    if pattern in HYBRIDS:
-        # A model too short for an eighth has its last layer full.
-        for i in range(FULL_EVERY - 1, layers, FULL_EVERY) or [layers - 1]:
-            mixers[i] = "attention"
+    # A model too short for an eighth has its last layer full.
+    full = (range(FULL_EVERY - 1, layers, FULL_EVERY) or [layers - 1]) if pattern in HYBRIDS else ()
+    mixers = ["attention" if i in full and mixer != "nha" else mixer for i in range(layers)]
+    windows = [None if i in full else window for i in range(layers)]
     fields["mixer_options"] = {name: options for name, options in fields["mixer_options"].items() if name in mixers}
-    windows = [window if name == mixer else None for name in mixers]
     return NHAConfig(mixers=mixers, windows=windows, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, **fields)
 
 

@@ -53,6 +53,7 @@ LOOKS: Looks = {
     "gla": (PALETTE[3], "-"),
     "gated-deltanet": (PALETTE[5], "-"),
     "mamba2": (PALETTE[6], "-"),
+    "nha-h": (PALETTE[0], LINES[2]),
     "gsa-h": (PALETTE[2], LINES[1]),
     "gdn-h": (PALETTE[5], LINES[1]),
     "hf-llama": (INK, LINES[3]),

@@ -30,7 +30,7 @@ def test_patterns_of_a_size_have_about_as_many_weights(size):
             with torch.device("meta"):
                 model = NHAForCausalLM(preset_config(name))
             counts[name] = sum(p.numel() for p in model.parameters())
-    assert len(counts) == 10
+    assert len(counts) == 11
     assert max(counts.values()) <= 1.05 * min(counts.values()), counts
 
 
@@ -38,6 +38,9 @@ def test_a_hybrid_has_full_attention_in_one_layer_of_eight():
     config = preset_config("gdn-h-340m")
     assert [i for i, mixer in enumerate(config.mixers) if mixer == "attention"] == [7, 15, 23]
     assert set(config.windows) == {None}
+    hybrid = preset_config("nha-h-340m")
+    assert set(hybrid.mixers) == {"nha"}
+    assert [i for i, window in enumerate(hybrid.windows) if window is None] == [7, 15, 23]
     layers = load("gsa-h-tiny").model.decoder_layers
     slots, attention = layers[0].self_attn, layers[1].self_attn
     assert (slots.scale, attention.scale) == (1.0, attention.head_dim**-0.5)

@@ -211,11 +211,11 @@ def nha_fwd_kernel_decode(
                 step = first + i + none
                 enters = (past + step >= delay) & (step < T)
                 at_v = (past + step - delay) % size * V + vcol
-                x = tl.load(ring_v + at_v, mask=enters & (step < delay) & vok, other=0.0).to(tl.float32)
+                value = tl.load(ring_v + at_v, mask=enters & (step < delay) & vok, other=0.0).to(tl.float32)
                 if CROSSES:
                     at_v = ((n * T + step - delay) * H + h) * V + vcol
-                    x += tl.load(v + at_v, mask=enters & (step >= delay) & vok, other=0.0).to(tl.float32)
-                in_v += (x[None, :],)
+                    value += tl.load(v + at_v, mask=enters & (step >= delay) & vok, other=0.0).to(tl.float32)
+                in_v += (value[None, :],)
             if not (ONE_BLOCK and EARLY):
                 far_v = _block(memory_v, m, M, vcol, vok, V)
             if PARTS:

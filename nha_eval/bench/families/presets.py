@@ -21,9 +21,7 @@ BEYOND = 64
 
 
 def window(name: str) -> str | int:
-    if name in HYBRIDS:
-        return "none"
-    mixer, tokens, _ = PATTERNS[name]
+    mixer, tokens, _ = PATTERNS[HYBRIDS.get(name, name)]
     if tokens is not None:
         return mixer_class(mixer).smallest_window
     return "full" if mixer_class(mixer).has_window else "none"
@@ -42,7 +40,8 @@ def build(name: str, size: str, layers: int | None = None) -> NHAForCausalLM:
 
 
 def set_window(model: NHAForCausalLM, tokens: int) -> None:
-    model.set_window(tokens)
+    """Of the layers that are no full attention."""
+    model.set_window(tokens, [i for i, window in enumerate(model.config.windows) if window is not None])
 
 
 def backend(model: NHAForCausalLM) -> str:
