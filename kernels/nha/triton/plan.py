@@ -57,6 +57,9 @@ def choose_tiles(group: int, slots: int, key_dim: int, value_dim: int, dtype: to
     half_padded = lambda n: 2 * max(8, power_of_2(-(-n // 2)))  # noqa: E731
     KP, VP = half_padded(key_dim), half_padded(value_dim)
     heads, widest = power_of_2(group), max(KP, VP)
+    # Where values are narrower than keys and those are turned, or slots have their own, Triton 3.6 writes dq elsewhere after
+    # the loops for wide windows; those for narrow ones are right at any width.
+    wide = wide and KP == VP
     # Tiles of bf16 and 128 columns do with what ptxas chooses, and with a limit would spill a little more.
     most_registers = None if dtype == torch.bfloat16 and widest <= 128 else ALL_REGISTERS
     stages, registers = 1, most_registers
