@@ -16,8 +16,8 @@ import os
 import torch
 from torch import Tensor
 
-import kernels.nha.triton.registered  # noqa: F401 (defines nha::forward and nha::backward)
 from kernels.nha.state import NHAState, advance_ring
+from kernels.nha.triton.registered import Settings  # with it come nha::forward and nha::backward
 from kernels.rotary import turn, turn_back
 
 # Further than any token: a window of None.
@@ -70,12 +70,14 @@ def triton_nha(
         first = torch.cat([state.slot_k, state.slot_v], -1).float().transpose(-1, -2).contiguous()
     tensors = _flat(q), near_k, values, decays, _flat(slot_q), raw_k, slot_bias, first
     store = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    out, final, _, lse_slots, lse_window, *_ = torch.ops.nha.forward.default(
-        *tensors, cos, sin, seen, cu_seqlens, batch, time, packed,
-        EVERYTHING if window is None else min(window, EVERYTHING), min(delay, EVERYTHING), ring, scale,
-        slots, empty_slots == "sink", rotary is not None and not ring,
-        rotary is not None and (cos.dim() == 3 or packed > 0), with_lse, store,
+    settings = Settings(
+        batch, time, packed, EVERYTHING if window is None else min(window, EVERYTHING), min(delay, EVERYTHING), ring, slots,
+        empty_slots == "sink", rotary is not None and not ring, rotary is not None and (cos.dim() == 3 or packed > 0),
+        with_lse, store, scale,
     )  # fmt: skip
+    out, final, _, lse_slots, lse_window, *_ = torch.ops.nha.forward.default(
+        *tensors, cos, sin, seen, cu_seqlens, *settings.arguments()
+    )
     shaped = lambda x: x.view(batch, time, *x.shape[1:])  # noqa: E731
     lse = (shaped(lse_slots), shaped(lse_window)) if with_lse else None
 
@@ -120,7 +122,12 @@ class _Ring:
 
 def _state_after(k, v, g, slot_k, rotary, final, window, delay, cu_seqlens, state) -> NHAState:
     """The state after the call. Of the new tokens only the last R of each sequence are touched."""
-    device, heads, slots = k.device, k.shape[2], g.shape[-1]
+    tokens = {"k": k, "v": v, "g": g}
+    if slot_k is not None:
+        tokens["raw_k"] = slot_k
+    if state is None and cu_seqlens is None:
+        return _state_of_prompts(tokens, rotary, final, window, delay)
+    device = k.device
     if cu_seqlens is None:
         starts = torch.arange(k.shape[0], device=device) * k.shape[1]
         lengths = torch.full_like(starts, k.shape[1])
@@ -145,18 +152,41 @@ def _state_after(k, v, g, slot_k, rotary, final, window, delay, cu_seqlens, stat
         new = new.transpose(1, 2) if new.dim() == 4 else new
         return advance_ring(old.get(name), new, seen + lengths - tail, tail, size)
 
-    tokens = {"v": v, "g": g}
-    if slot_k is not None:
-        tokens["raw_k"] = slot_k
+    near = tokens.pop("k").flatten(0, 1)[index]
     if rotary is not None:
         rows = [x if x.dim() == 3 else x.expand(*k.shape[:2], -1) for x in rotary]
         tokens |= dict(zip(("cos", "sin"), rows, strict=True))
     rings = {name: ring(name, x) for name, x in tokens.items()}
-    near = k.flatten(0, 1)[index]
     if rotary is not None:
         near = _turned(near, tuple(tokens[name].flatten(0, 1)[index] for name in ("cos", "sin")))
     rings["k"] = advance_ring(old.get("k"), near.transpose(1, 2), seen + lengths - tail, tail, size)
+    memory = _memory(final, len(seen), k, v, g)
+    return NHAState(*memory, seen=seen + lengths, window=window, delay=delay, **rings)
+
+
+def _state_of_prompts(tokens: dict[str, Tensor], rotary, final, window, delay) -> NHAState:
+    """Of sequences of one length, from nothing: the rings are the last tokens, turned round."""
+    k, v, g = (tokens[name] for name in ("k", "v", "g"))
+    batch, time = k.shape[:2]
+    size = time if window is None else min(max(window, delay), time)
+    last = {name: x[:, time - size :] for name, x in tokens.items()}
+    if rotary is not None:
+        cos, sin = (x[..., time - size :, :] for x in rotary)
+        last["k"] = _turned(last["k"], (cos, sin))
+        last |= {name: x.expand(batch, -1, -1) for name, x in (("cos", cos), ("sin", sin))}
+    # Token j is at position j % size; one step of the host where they lie so already.
+    shift = time % max(size, 1)
+    rings = {}
+    for name, x in last.items():
+        x = x.transpose(1, 2) if x.dim() == 4 else x
+        rings[name] = x.roll(shift, -2) if shift else x.clone(memory_format=torch.contiguous_format)
+    seen = torch.full((batch,), time, device=k.device)
+    return NHAState(*_memory(final, batch, k, v, g), seen=seen, window=window, delay=delay, **rings)
+
+
+def _memory(final: Tensor | None, count: int, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """The slots' keys and values [N, H, M, *] of the kernels' final [N, H, K + V, M]; zeros without one."""
+    heads, slots, K, V = k.shape[2], g.shape[-1], k.shape[-1], v.shape[-1]
     if final is None:
-        final = torch.zeros(len(seen), heads, k.shape[-1] + v.shape[-1], slots, dtype=torch.float32, device=device)
-    memory_k, memory_v = (x.transpose(-1, -2).contiguous() for x in final.split([k.shape[-1], v.shape[-1]], -2))
-    return NHAState(memory_k, memory_v, seen=seen + lengths, window=window, delay=delay, **rings)
+        return tuple(torch.zeros(count, heads, slots, width, device=k.device) for width in (K, V))
+    return tuple(x.transpose(-1, -2).contiguous() for x in final.split([K, V], -2))

@@ -9,7 +9,7 @@ what a call is besides its tensors comes as plain numbers, and every shape follo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -37,13 +37,24 @@ class Settings:
     window: int
     delay: int
     ring: int
-    scale: float
     slots: bool
     sink: bool
     turn_k: bool
     angles_by_row: bool
     with_lse: bool
     store: bool
+    scale: float
+
+    def arguments(self) -> tuple[list[int], float]:
+        """As the operators take them. One list, for torch looks over an operator's arguments in a time that grows with the
+        square of their number."""
+        *numbers, scale = (getattr(self, field.name) for field in fields(self))
+        return numbers, scale
+
+    @classmethod
+    def of(cls, numbers: list[int], scale: float) -> Settings:
+        """Of the operators' arguments."""
+        return cls(*numbers[:6], *(bool(x) for x in numbers[6:]), scale)
 
 
 @dataclass(frozen=True)
@@ -138,10 +149,10 @@ def tiles_of(q: Tensor, k: Tensor, v: Tensor, g: Tensor, cos: Tensor | None, win
     return choose_tiles(*sizes, q.dtype, cos is not None, bool(window >= WIDE))
 
 
-def _forward(q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, *settings):
+def _forward(q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, numbers, scale):
     """The operator `nha::forward`: out [rows, HQ, V], final [N, H, D, M], and what the backward needs (see `_outputs`)."""
     own = (slot_q is not None, slot_k is not None)
-    settings = Settings(*settings)
+    settings = Settings.of(numbers, scale)
     slot_q, slot_k = slot_q if own[0] else q, slot_k if own[1] else k
     call = Call(settings, q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, cu_seqlens, *own)
     out, final, lse, lse_slots, lse_window, states, totals, flags = found = _outputs(q, k, v, g, cos, cu_seqlens, settings)
@@ -187,12 +198,12 @@ def _outputs(q, k, v, g, cos, cu_seqlens, settings: Settings):
 
 def _backward(
     q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, out, lse, states, totals, flags, far_share, near_share,
-    d_out, d_final, *settings,
+    d_out, d_final, numbers, scale,
 ):  # fmt: skip
     """The operator `nha::backward`: gradients of q, k, v, g, slot_q, slot_k, bias and first, empty where there is none."""
     own = (slot_q is not None, slot_k is not None)
     slot_q, slot_k = slot_q if own[0] else q, slot_k if own[1] else k
-    call = Call(Settings(*settings), q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, cu_seqlens, *own)
+    call = Call(Settings.of(numbers, scale), q, k, v, g, slot_q, slot_k, bias, cos, sin, seen, cu_seqlens, *own)
     shares, given = (far_share, near_share), (d_out.contiguous(), d_final.contiguous())
     *found, d_first = gradients(call, states, totals, flags, out, lse, shares, *given)
     found.append(None if first is None else d_first)
@@ -229,7 +240,7 @@ def _differentiate(ctx, d_out, d_final, _, d_slots, d_window, *__):
     *saved, lse_slots, lse_window = ctx.saved_tensors
     out, lse = saved[12:14]
     shares = (None, None)
-    if Settings(*ctx.settings).with_lse and (d_slots is not None or d_window is not None):
+    if Settings.of(*ctx.settings).with_lse and (d_slots is not None or d_window is not None):
         shares = _share(d_slots, lse_slots, lse), _share(d_window, lse_window, lse)
     d_out = torch.zeros_like(out) if d_out is None else d_out
     d_final = lse.new_zeros(ctx.final) if d_final is None else d_final
@@ -242,10 +253,7 @@ _TENSORS = (
     "Tensor q, Tensor k, Tensor v, Tensor g, Tensor? slot_q, Tensor? slot_k, Tensor? bias, Tensor? first, "
     "Tensor? cos, Tensor? sin, Tensor? seen, Tensor? cu_seqlens"
 )
-_SETTINGS = (
-    "SymInt batch, SymInt time, SymInt packed, SymInt window, SymInt delay, SymInt ring, float scale, "
-    "bool slots, bool sink, bool turn_k, bool angles_by_row, bool with_lse, bool store"
-)
+_SETTINGS = "SymInt[] numbers, float scale"
 _library = torch.library.Library("nha", "FRAGMENT")
 _library.define(f"forward({_TENSORS}, {_SETTINGS}) -> ({', '.join(['Tensor'] * 8)})")
 _library.define(
@@ -257,7 +265,7 @@ _library.impl("backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake(
     "nha::forward",
     lambda q, k, v, g, slot_q, slot_k, bias, first, cos, sin, seen, cu_seqlens, *settings: _outputs(
-        q, k, v, g, cos, cu_seqlens, Settings(*settings)
+        q, k, v, g, cos, cu_seqlens, Settings.of(*settings)
     ),
     lib=_library,
 )
