@@ -5,6 +5,7 @@ Legend: B rows, T time, HQ query heads, H key-value heads, K head dimension.
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -14,6 +15,16 @@ from models.batch import Batch
 from models.mixers import mixer_class
 
 ACTIVATIONS = {None: nn.Identity, "silu": nn.SiLU}
+
+
+class RMSNorm(LlamaRMSNorm):
+    """Transformers' norm in one step of torch: at half precision rounded once, not before and after the weights."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states [..., width] -> the same shape."""
+        if hidden_states.dtype != self.weight.dtype:
+            return super().forward(hidden_states)
+        return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
 class HeadProjections(nn.Module):
@@ -36,12 +47,12 @@ class HeadProjections(nn.Module):
         self.v_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=bias)
         self.o_proj = nn.Linear(self.query_heads * self.head_dim, hidden, bias=config.attention_output_bias)
         eps = config.rms_norm_eps if config.qk_norm_eps is None else config.qk_norm_eps
-        norm = (lambda: LlamaRMSNorm(self.head_dim, eps)) if config.qk_norm else nn.Identity
+        norm = (lambda: RMSNorm(self.head_dim, eps)) if config.qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
         width, slots = self.query_heads * self.head_dim, self.has_slots
         self.value_activation = ACTIVATIONS[config.value_activation if slots else None]()
         self.output_activation = ACTIVATIONS[config.output_activation if slots else None]()
-        self.output_norm = LlamaRMSNorm(width, config.rms_norm_eps) if slots and config.output_norm else nn.Identity()
+        self.output_norm = RMSNorm(width, config.rms_norm_eps) if slots and config.output_norm else nn.Identity()
         given = config.attention_scale if slots else None
         self.scale = self.head_dim**-0.5 if given is None else given
 
@@ -64,10 +75,10 @@ class DecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.layer_idx = layer_idx
         self.self_attn = mixer_class(config.mixers[layer_idx])(config, layer_idx)
-        self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = LlamaMLP(config) if config.intermediate_size else None
         if self.mlp is not None:
-            self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+            self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache: CacheLayerMixin | None = None) -> Tensor:
         """hidden_states [B, T, hidden] -> the same shape; cache: this layer's own."""

@@ -50,7 +50,7 @@ class GatedSlots(FullAttention):
     def log_decay(self, hidden_states: Tensor) -> Tensor:
         """[B, T, H, M] in the projection's dtype, <= 0. Rounded to bf16 it errs by one part in 500, as keys and values do."""
         f = self.g_proj(hidden_states).unflatten(-1, (self.heads, self.slots))
-        return (F.logsigmoid(f.float()) / self.tau).to(f.dtype)
+        return F.logsigmoid(f) / self.tau
 
     def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int) -> Tensor:
         """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]."""

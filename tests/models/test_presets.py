@@ -44,7 +44,7 @@ def test_a_hybrid_has_full_attention_in_one_layer_of_eight():
     layers = load("gsa-h-tiny").model.decoder_layers
     slots, attention = layers[0].self_attn, layers[1].self_attn
     assert (slots.scale, attention.scale) == (1.0, attention.head_dim**-0.5)
-    assert [type(x).__name__ for x in (slots.output_norm, attention.output_norm)] == ["LlamaRMSNorm", "Identity"]
+    assert [type(x).__name__ for x in (slots.output_norm, attention.output_norm)] == ["RMSNorm", "Identity"]
 
 
 def test_byte_tokenizer_gives_every_text_back():

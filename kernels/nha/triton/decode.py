@@ -33,7 +33,7 @@ import triton.language as tl
 from kernels.nha.triton.common import columns, log2e, turned_columns, written
 from kernels.nha.triton.counts import cdiv, power_of_2
 from kernels.nha.triton.forward import joined, weighed
-from kernels.nha.triton.launch import ALL_REGISTERS
+from kernels.nha.triton.launch import ALL_REGISTERS, launch
 
 # More new tokens than this are a prompt: the parallel form takes them.
 MOST_TOKENS = 8
@@ -336,7 +336,8 @@ def _decode(
     N, T, HQ, K = q.shape
     H, V, M = k.shape[2], v.shape[3], g.shape[3]
     exact = q.dtype == torch.float32
-    nha_fwd_kernel_decode[(N * H,)](
+    launch(
+        nha_fwd_kernel_decode, (N * H,),
         q, k, v, g, q if slot_q is None else slot_q, k if slot_k is None else slot_k, bias, cos, sin,
         memory_k, memory_v, ring_k, ring_v, ring_g, ring_raw, ring_cos, ring_sin, seen, out, lse_slots, lse_window,
         scale, window, delay, ring_k.shape[2],
