@@ -53,8 +53,8 @@ def ssd_attention(
 
     Raises:
         ValueError: as `gla_attention`. RuntimeError from fla in the backward pass on Hopper GPUs with a Triton from 3.4.0 to
-        before 3.7.1, whose kernels would give wrong gradients there
-        (fla-org/flash-linear-attention#640); its message says what to install.
+        before 3.7.1, whose kernels would give wrong gradients there (fla-org/flash-linear-attention#640), unless tilelang is
+        installed; its message says so. With it the backward pass is in fp32 there.
     """
     q, k, v = autocast(q, k, v)
     check_qkv(q, k, k)
@@ -125,7 +125,19 @@ def between(g: Tensor) -> Tensor:
 def _fla(q, k, v, g, scale, cu_seqlens, state, return_state):
     from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
 
+    kind, learns = q.dtype, torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, g, state))
+    if learns and _miscompiled():
+        # tilelang, without which fla refuses the backward pass there, takes this operator's in fp32 alone.
+        q, k, v = q.float(), k.float(), v.float()
     q, k = (x.repeat_interleave(v.shape[2] // x.shape[2], 2) for x in (q, k))
     more = {"scale": scale, "initial_state": state, "output_final_state": return_state, "cu_seqlens": long(cu_seqlens)}
     run = fused_recurrent_simple_gla if steps(q, k, v, g, state) else chunk_simple_gla
-    return run(q, k, v, g.float(), **more)
+    out, after = run(q, k, v, g.float(), **more)
+    return out.to(kind), after
+
+
+def _miscompiled() -> bool:
+    """Whether Triton makes wrong gradients of fla's gated kernels here (fla-org/flash-linear-attention#640)."""
+    from fla.utils import IS_NVIDIA_HOPPER, TRITON_ABOVE_3_4_0, TRITON_ABOVE_3_7_1
+
+    return IS_NVIDIA_HOPPER and TRITON_ABOVE_3_4_0 and not TRITON_ABOVE_3_7_1

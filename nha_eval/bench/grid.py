@@ -2,7 +2,8 @@
 
 A case is one implementation on one shape at one length and window, in one phase:
 
-    forward             without gradients; on a GPU up to GRAPH_LENGTH also as a CUDA graph, which has no launch overhead
+    forward             without gradients; on a GPU up to GRAPH_LENGTH also as a CUDA graph, which has no launch overhead, and
+                        so packed
     forward+backward    both together, the gradients set to None before
     ... packed          the same tokens as PACKED sequences of unlike lengths, told apart by cu_seqlens
     decode              one token a sequence from the state that `length` tokens left
@@ -23,7 +24,7 @@ from nha_eval.errors import UserError, nearest
 PHASES = ("forward", "forward+backward", "forward packed", "forward+backward packed", "decode")
 WINDOW = 64
 PACKED = 16  # sequences
-GRAPH_LENGTH = 8192
+GRAPH_LENGTH = 32768
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _phase(phase, shape, defaults, lengths, windows, names, device_type) -> list
                 graphs = (False,)
                 if device_type == "cuda" and phase == "decode":
                     graphs = (True,)
-                elif device_type == "cuda" and phase == "forward" and length <= GRAPH_LENGTH:
+                elif device_type == "cuda" and phase in ("forward", "forward packed") and length <= GRAPH_LENGTH:
                     graphs = (False, True)
                 cases += [Case(name, phase, shape, batch, length, window, graphs) for window in own]
     return cases

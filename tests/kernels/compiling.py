@@ -1,0 +1,100 @@
+"""Compiles the NHA kernels for a GPU that need not be there: `python compiling.py 90` for compute capability 9.0.
+
+Tensors are on the CPU, and nothing is launched. Prints a line a kernel: name, shared memory in bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import product
+from pathlib import Path
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+CAPABILITY = int(sys.argv[1])
+# Of one block of threads; Hopper's and Blackwell's is 227 KiB, Ampere's large chips' 163.
+MOST_SHARED = {80: 163 * 1024}.get(CAPABILITY, 227 * 1024)
+
+
+class NoGPU:
+    """As much of Triton's driver as compiling asks for."""
+
+    class utils:
+        @staticmethod
+        def get_device_properties(device):
+            return {"max_shared_mem": MOST_SHARED, "multiprocessor_count": 132, "warpSize": 32}
+
+    get_current_target = staticmethod(lambda: GPUTarget("cuda", CAPABILITY, 32))
+    get_current_device = staticmethod(lambda: 0)
+    get_current_stream = staticmethod(lambda device=None: 0)
+    get_active_torch_device = staticmethod(lambda: torch.device("cpu"))
+    map_python_to_cpp_type = staticmethod(lambda kind: kind)
+
+
+driver.set_active(NoGPU())
+torch.cuda.current_device = lambda: 0
+torch.cuda.get_device_capability = lambda *_: divmod(CAPABILITY, 10)
+told = set()
+run = JITFunction.run
+
+
+def compile_only(self, *args, grid, warmup, **options):
+    compiled = run(self, *args, grid=grid, warmup=True, **options)
+    shared = compiled.metadata.shared
+    assert shared <= MOST_SHARED, f"{self.fn.__name__} wants {shared} bytes of shared memory; there are {MOST_SHARED}"
+    if compiled.hash not in told:
+        told.add(compiled.hash)
+        print(self.fn.__name__, shared, flush=True)
+    return lambda *_: None
+
+
+class Compiled:
+    """What `launch` keeps of a compiled kernel: it may be called again."""
+
+    def __getitem__(self, grid):
+        return lambda *_: None
+
+
+JITFunction.run = lambda *args, **options: compile_only(*args, **options) and Compiled()
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+import kernels.nha.op as front  # noqa: E402
+import kernels.nha.triton.op as op  # noqa: E402
+import kernels.nha.triton.registered as registered  # noqa: E402
+
+front._no_triton = op.refusal = lambda *_: None
+
+if CAPABILITY // 10 != 9:
+    # On the CPU it takes the call for the interpreter's sake; on GPUs it is Hopper's alone.
+    registered.streams = lambda _: False
+
+
+def call(dtype, *, batch, time, queries, heads, key_dim, value_dim, slots, window, delay, turns, mapped, gradient, state=None):
+    rand = lambda *shape: torch.zeros(*shape, dtype=dtype, requires_grad=gradient)  # noqa: E731
+    q, k = rand(batch, time, queries, key_dim), rand(batch, time, heads, key_dim)
+    rotary = (torch.ones(time, key_dim // 2),) * 2 if turns else None
+    out, state = front.nha_attention(
+        q, k, rand(batch, time, heads, value_dim), rand(batch, time, heads, slots), window, rotary=rotary,
+        slot_q=rand(*q.shape) if mapped else None, slot_k=rand(*k.shape) if mapped else None, slot_delay=delay,
+        state=state, return_state=True, overwrite_state=state is not None, backend="triton",
+    )  # fmt: skip
+    if gradient:
+        out.sum().backward()
+    return state
+
+
+shape = {"queries": 4, "heads": 1, "key_dim": 128, "value_dim": 128, "slots": 64, "window": 64, "delay": None}
+for dtype, turns in product((torch.bfloat16, torch.float16), (False, True)):
+    call(dtype, batch=1, time=130, **shape, turns=turns, mapped=not turns, gradient=True)
+call(torch.float32, batch=1, time=130, **shape, turns=True, mapped=False, gradient=True)
+unlike = shape | {"key_dim": 64, "value_dim": 32, "slots": 17, "window": 300}
+call(torch.bfloat16, batch=1, time=130, **unlike, turns=True, mapped=False, gradient=True)
+with torch.no_grad():
+    for kind, delay in product((shape, unlike), (None, 0)):
+        options = kind | {"delay": delay, "turns": True, "mapped": False, "gradient": False}
+        for batch, new in product((1, 200), (1, 3, 8)):
+            state = call(torch.bfloat16, batch=batch, time=80, **options)
+            call(torch.bfloat16, batch=batch, time=new, **options, state=state)

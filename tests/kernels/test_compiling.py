@@ -1,0 +1,28 @@
+"""The kernels go through Triton's compiler and ptxas for each generation of GPUs, and fit its shared memory.
+
+The interpreter takes what the compiler does not: a name whose shape changes within a loop, for one.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton"),
+]
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_kernels_compile(capability, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    script = Path(__file__).with_name("compiling.py")
+    done = subprocess.run([sys.executable, script, str(capability)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    kernels = {line.split()[0] for line in done.stdout.splitlines()}
+    assert {"nha_fwd_kernel_out", "nha_bwd_kernel_queries", "nha_fwd_kernel_decode"} <= kernels
