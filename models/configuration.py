@@ -13,6 +13,19 @@ from models.mixers import mixer_class
 
 EMPTY_SLOTS = ("mask", "sink")
 ACTIVATIONS = (None, "silu")
+# Fields that count something, and the least that each can be.
+SIZES = {
+    "num_hidden_layers": 1,
+    "vocab_size": 1,
+    "hidden_size": 1,
+    "intermediate_size": 0,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 1,
+    "num_slots": 1,
+    "max_position_embeddings": 1,
+}
+MOST_LAYERS = 10_000
 
 
 class NHAConfig(LlamaConfig):
@@ -67,12 +80,17 @@ class NHAConfig(LlamaConfig):
     def __post_init__(self, **kwargs):
         if "window_size" in kwargs:
             raise ValueError("window_size is a setting of the layer's authors' code; load it by models.load_pretrained")
+        check_sizes(vars(self))
         layers = self.num_hidden_layers
         if isinstance(self.mixers, str):
             self.mixers = [self.mixers] * layers
+        if not isinstance(self.mixers, list | tuple):
+            raise ValueError(f"mixers is {self.mixers!r}; wanted a mixer's name, or a list of one name a layer")
         if not isinstance(self.windows, list | tuple):
             self.windows = [self.windows] * layers
         self.windows = list(self.windows)
+        if not isinstance(self.mixer_options, dict | None):
+            raise ValueError(f"mixer_options is {self.mixer_options!r}; wanted options by the mixer's name")
         self.mixer_options = dict(self.mixer_options or {})
         if self.attention_output_bias is None:
             self.attention_output_bias = self.attention_bias
@@ -106,6 +124,18 @@ class NHAConfig(LlamaConfig):
         if self.num_attention_heads % self.num_key_value_heads:
             heads = f"{self.num_attention_heads} query and {self.num_key_value_heads} key-value heads"
             raise ValueError(f"{heads}; wanted the first to be a multiple of the second")
+
+
+def check_sizes(fields: dict[str, object], sizes: dict[str, int] = SIZES) -> None:
+    """ValueError, naming the field, for one of `fields` that is in `sizes` and no integer, or less than it says there. None
+    passes. To be asked before anything is made of the sizes.
+    """
+    for name, least in sizes.items():
+        value = fields.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} is {value!r}; wanted an integer >= {least}")
+    if (fields.get("num_hidden_layers") or 0) > MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {fields['num_hidden_layers']}; wanted at most {MOST_LAYERS}")
 
 
 def check_window(mixer: str, window: object, layer: int) -> None:

@@ -9,15 +9,16 @@ windows the gates play no part and the model is its base exactly.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig
 
-from models.configuration import NHAConfig
+from models.configuration import NHAConfig, check_sizes
 from models.errors import ModelUnavailable
+from models.folder import check_folder, read_object
 from models.modeling import NHAForCausalLM
 from models.quiet import quiet_transformers
 
@@ -65,6 +66,7 @@ def convert_pretrained(
     Raises:
         ModelUnavailable: not a checkpoint, one that cannot be read, another family, or weights that do not fit.
     """
+    path = check_folder(path)
     base = read_config(path)
     if base.model_type not in FAMILIES:
         wanted = ", ".join(FAMILIES)
@@ -96,27 +98,24 @@ def _start_gate_from_keys(mixer: nn.Module, gate_scale: float) -> None:
 
 
 def read_config(path: str | Path):
-    """The configuration of a checkpoint folder. ModelUnavailable, in one line, where there is none to be read."""
+    """The configuration of a folder that `check_folder` took. ModelUnavailable, in one line, where it cannot be used."""
     file = Path(path) / "config.json"
-    if not file.is_file():
-        raise ModelUnavailable(f"{path} is not a checkpoint folder: it has no config.json")
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        kind = fields.get("model_type") if isinstance(fields, dict) else None
-        if not isinstance(kind, str):
-            raise ValueError("it names no model_type; wanted a JSON object with one, as Transformers saves it")
-        return NHAConfig.from_pretrained(path) if kind == "nha" else AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (ValueError, OSError, TypeError, AttributeError, KeyError) as error:
+        check_sizes(read_object(file))
+        if read_object(file).get("model_type") == NHAConfig.model_type:
+            return NHAConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except ModelUnavailable:
+        raise
+    except (ValueError, OSError, TypeError, AttributeError, KeyError, ArithmeticError, StrictDataclassError) as error:
         raise ModelUnavailable(f"{file} cannot be read: {_one_line(error)}") from error
 
 
 def load_weights(path: str | Path, config: NHAConfig, dtype: torch.dtype) -> tuple[NHAForCausalLM, list[str]]:
     """The model of `config` with a folder's safetensors, and the names of the weights that the folder does not hold.
 
-    Raises ModelUnavailable where a file is corrupt, only pickles are there, or a shape does not fit.
+    Raises ModelUnavailable where a file is corrupt or a shape does not fit.
     """
-    if not list(Path(path).glob("*.safetensors")):
-        raise ModelUnavailable(f"{path} holds no *.safetensors; wanted weights in that format (pickles are not read)")
     try:
         with quiet_transformers():
             model, info = NHAForCausalLM.from_pretrained(

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from models.configuration import NHAConfig
 from models.convert import as_dtype, convert_pretrained, load_weights, read_config
 from models.errors import ModelUnavailable
+from models.folder import check_folder, read_object
 from models.foreign import is_foreign, translated
 from models.foreign.reading import Translation
 from models.modeling import NHAForCausalLM
@@ -36,9 +36,10 @@ def load_pretrained(path: str | Path, *, dtype: str | torch.dtype = "float32") -
     Warns of what a configuration asks for that cannot be honoured. Raises ModelUnavailable (a ValueError) where it is not a
     checkpoint, cannot be read, has settings that make a layer which is not here, or weights that do not fit.
     """
-    dtype, fields = as_dtype(dtype), read_fields(path)
+    dtype, path = as_dtype(dtype), check_folder(path)
+    fields = read_object(path / "config.json")
     if is_foreign(fields):
-        return _translated(Path(path), fields, dtype)
+        return _translated(path, fields, dtype)
     config = read_config(path)
     if config.model_type != NHAConfig.model_type:
         return convert_pretrained(path, mixer="attention", dtype=dtype)
@@ -48,28 +49,22 @@ def load_pretrained(path: str | Path, *, dtype: str | torch.dtype = "float32") -
     return model
 
 
-def read_fields(path: str | Path) -> dict:
-    """config.json as it stands, {} where it cannot be read (`read_config` then says why)."""
-    try:
-        found = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _translated(path: Path, fields: dict, dtype: torch.dtype) -> NHAForCausalLM:
     translation = translated(fields, path, half=dtype in (torch.float16, torch.bfloat16))
     try:
         config = NHAConfig(**translation.fields)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+    except (TypeError, ValueError, StrictDataclassError, ArithmeticError) as error:
         raise ModelUnavailable(f"{path} has settings that do not fit: {' '.join(str(error).split())}") from error
     for note in translation.notes:
         warnings.warn(f"{path}: cannot be honoured: {note}", stacklevel=3)
     weights = _weights(path, translation)
-    with quiet_transformers():
-        model, info = NHAForCausalLM.from_pretrained(
-            None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+    try:
+        with quiet_transformers():
+            model, info = NHAForCausalLM.from_pretrained(
+                None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ModelUnavailable(f"{path} has settings that do not fit: {' '.join(str(error).split())}") from error
     unlike = [f"{name} {list(given)} (wanted {list(wanted)})" for name, given, wanted in info["mismatched_keys"]]
     for what, names in (
         ("lacks the weights", info["missing_keys"]),
@@ -83,11 +78,8 @@ def _translated(path: Path, fields: dict, dtype: torch.dtype) -> NHAForCausalLM:
 
 def _weights(path: Path, translation: Translation) -> dict[str, Tensor]:
     """Every weight of a folder's safetensors under its name here."""
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ModelUnavailable(f"{path} holds no *.safetensors; wanted weights in that format (pickles are not read)")
     found = {}
-    for file in files:
+    for file in sorted(path.glob("*.safetensors")):
         try:
             with safe_open(file, "pt") as shard:
                 found |= {translation.rename(name): shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118

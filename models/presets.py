@@ -22,6 +22,7 @@ from models.assets import smollm2_folder
 from models.configuration import NHAConfig
 from models.convert import as_dtype, convert_pretrained
 from models.errors import ModelUnavailable
+from models.folder import check_folder
 from models.hub import hub_folder
 from models.load import load_pretrained
 from models.modeling import NHAForCausalLM
@@ -149,6 +150,8 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     Raises ModelUnavailable (a ValueError, one line) where it cannot be had, ValueError for an unknown dtype.
     """
     dtype = as_dtype(dtype)
+    if not isinstance(name, str):
+        raise ModelUnavailable(f"the model's name is {name!r}; wanted a preset, a checkpoint's folder or a hub id, as text")
     if name in PRETRAINED:
         mixer, window = PRETRAINED[name]
         folder = smollm2_folder()
@@ -166,10 +169,13 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
 
 def _folder(name: str) -> Path:
     """A checkpoint's folder, here or fetched from the hub."""
-    if name and Path(name).is_dir():
-        return Path(name)
-    if name and Path(name).exists():
-        raise ModelUnavailable(f"{name} is a file; wanted a checkpoint's folder")
+    try:
+        if name and Path(name).is_dir():
+            return Path(name)
+        if name and Path(name).exists():
+            raise ModelUnavailable(f"{name} is a file; wanted a checkpoint's folder")
+    except OSError as error:
+        raise ModelUnavailable(f"no model is called {name[:80]!r} ({error.strerror}); {_nearest(name)}") from error
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return hub_folder(name)
     raise ModelUnavailable(f"no model is called {name!r}, and no such folder exists; {_nearest(name)}")
@@ -187,6 +193,7 @@ def _converted(path: Path, mixer: str, window: int | None, dtype: torch.dtype) -
 def _from_folder(
     name: str, path: Path, build: Callable[[Path], NHAForCausalLM], device: str, source: str | None = None
 ) -> LoadedModel:
+    check_folder(path)
     model = build(path).to(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)

@@ -5,6 +5,7 @@ Legend: B rows, T time, H heads, K key, V value dimension of a head, W taps of a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -42,12 +43,19 @@ class RecurrentState:
 
 
 def options_of(config, name: str, kind: type):
-    """The options of the mixer `name`: a `kind` (a dataclass) from config.mixer_options; ValueError for an unknown one."""
+    """The options of the mixer `name`: a `kind` (a dataclass) from config.mixer_options; ValueError for an unknown one, and one
+    that is no positive number."""
     given = config.mixer_options.get(name, {})
     known = [f.name for f in fields(kind)]
     unknown = [key for key in given if key not in known]
     if unknown:
         raise ValueError(f"mixer_options[{name!r}] has {', '.join(map(repr, unknown))}; wanted any of {', '.join(known)}")
+    whole = [f.name for f in fields(kind) if f.type == "int"]
+    for key, value in given.items():
+        number = isinstance(value, int if key in whole else int | float) and not isinstance(value, bool)
+        if not (number and 0 < value < math.inf):
+            wanted = "an integer" if key in whole else "a number"
+            raise ValueError(f"mixer_options[{name!r}][{key!r}] is {value!r}; wanted {wanted} > 0")
     return kind(**given)
 
 

@@ -15,19 +15,22 @@ from typing import Any
 
 from nha_eval import hub
 from nha_eval.errors import UserError, nearest
+from nha_eval.paths import user_path
 from nha_eval.plan import ModelInfo
 from nha_eval.spec import Window
 
 # Files up to this size are read whole for the fingerprint; of larger ones the header and evenly spaced blocks, which
 # any training changes.
 WHOLE = 64 * 2**20
-# Of these types every layer is softmax attention.
-PLAIN = ("llama", "mistral", "qwen2", "qwen3")
+# The hub's own rule.
+HUB_ID, LONGEST_HUB_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*", 96
 BLOCKS, BLOCK = 256, 64 * 2**10
 
 
 def describe(name: str) -> ModelInfo:
     """Look a model up. Raises UserError, one line, when it cannot be had."""
+    advice = "give a preset (`list` shows them), a checkpoint folder, or a hub id (org/name)"
+    folder = user_path(name, "model", advice)
     # A path cannot be a preset's name, and asking for the presets imports torch.
     if "/" not in name:
         from models import presets
@@ -37,14 +40,14 @@ def describe(name: str) -> ModelInfo:
     form, colon, rest = name.partition(":")
     if colon and not Path(name).exists():
         return _in_form(name, form, rest)
-    folder = Path(name).expanduser()
     if folder.is_dir():
         return describe_folder(name, folder)
     if folder.exists():
         raise UserError(f"model {name!r} is a file: give the checkpoint folder that holds config.json")
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+    if re.fullmatch(HUB_ID, name) and len(name) <= LONGEST_HUB_ID:
         revision, config = hub.find_model(name)
         content = read_config(config, name)
+        _refusing(name, "check_no_code", content, "its config.json")
         return ModelInfo(name, name, revision, own_window(content, name), content.get("max_position_embeddings"))
     if "/" in name or name.startswith((".", "~")):
         raise UserError(
@@ -93,16 +96,12 @@ def _digest(content: Any) -> str:
 def describe_folder(name: str, folder: Path) -> ModelInfo:
     """A checkpoint folder as `save_pretrained` leaves it. Raises UserError for what is missing or broken."""
     config = read_config(folder / "config.json", name)
+    _refusing(name, "check_folder", folder)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted({folder / str(shard) for shard in read_config(index, name).get("weight_map", {}).values()})
+        shards = [folder / shard for shard in _refusing(name, "shard_names", read_config(index, name), index)]
     else:
         shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
-        other = " (only safetensors are loaded)" if any(folder.glob("*.bin")) else ""
-        raise UserError(
-            f"model {name!r}: the folder holds no .safetensors weights{other}: save the model there with save_pretrained"
-        )
     digest = hashlib.sha256()
     for path in (folder / "config.json", folder / "tokenizer.json", folder / "tokenizer_config.json"):
         if path.is_file():
@@ -114,6 +113,17 @@ def describe_folder(name: str, folder: Path) -> ModelInfo:
     )
 
 
+def _refusing(name: str, check: str, *arguments: Any) -> Any:
+    """What a check of `models.folder` gives; UserError, naming the model, where it refuses."""
+    from models import folder
+    from models.errors import ModelUnavailable
+
+    try:
+        return getattr(folder, check)(*arguments)
+    except ModelUnavailable as problem:
+        raise UserError(f"model {name!r}: {problem}") from problem
+
+
 def read_config(path: Path, name: str) -> dict[str, Any]:
     """A JSON object from a checkpoint. Raises UserError when it is missing or not one."""
     try:
@@ -122,7 +132,7 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
         raise UserError(
             f"model {name!r}: the folder holds no {path.name}: wanted is a folder that save_pretrained left"
         ) from problem
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise UserError(f"model {name!r}: {path.name} is broken ({problem}): fetch or save the checkpoint again") from problem
     if not isinstance(content, dict):
         raise UserError(f"model {name!r}: {path.name} is no JSON object: fetch or save the checkpoint again")
@@ -155,7 +165,7 @@ def _add_shard(digest: Any, shard: Path, name: str) -> None:
                     digest.update(file.read(BLOCK))
     except FileNotFoundError as problem:
         raise UserError(f"model {name!r}: the shard {shard.name} is missing: {again}") from problem
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         if isinstance(problem, UserError):
             raise
         raise UserError(f"model {name!r}: {shard.name} is corrupt (its header cannot be read): {again}") from problem
@@ -167,20 +177,20 @@ def own_window(config: dict[str, Any], name: str = "") -> Window:
     """
     try:
         return _own_window(config)
-    except (ValueError, TypeError) as problem:
+    except (ValueError, TypeError, AttributeError, KeyError) as problem:
         raise UserError(f"model {name!r}: config.json cannot be used: {problem}; give another checkpoint") from problem
 
 
 def _own_window(config: dict[str, Any]) -> Window:
-    layers = config.get("num_hidden_layers") or 1
-    if config.get("model_type") not in PLAIN:
-        # Asking the models imports torch, so plain attention is known here.
-        from models.foreign import is_foreign, translated
-        from models.mixers import mixer_class
+    # Asking the models imports torch.
+    from models.configuration import check_sizes
+    from models.foreign import is_foreign, translated
+    from models.mixers import mixer_class
 
-        config = translated(config, "it").fields if is_foreign(config) else config
+    config = translated(config, "it").fields if is_foreign(config) else config
+    check_sizes(config)
+    layers = config.get("num_hidden_layers") or 1
     if "mixers" in config:
-        layers = config.get("num_hidden_layers") or 1
         mixers, windows = (x if isinstance(x, list) else [x] * layers for x in (config["mixers"], config.get("windows")))
         windows = [window for mixer, window in zip(mixers, windows, strict=False) if mixer_class(mixer).has_window]
         if not windows:
@@ -190,6 +200,9 @@ def _own_window(config: dict[str, Any]) -> Window:
         windows = [config["sliding_window"] if kind == "sliding_attention" else None for kind in kinds]
     else:
         windows = [None]
+    for window in windows:
+        if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 0):
+            raise ValueError(f"a layer's window is {window!r}; wanted an integer >= 0, or null for all tokens")
     distinct = set(windows)
     if len(distinct) > 1:
         return "own"

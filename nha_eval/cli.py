@@ -14,10 +14,11 @@ from typing import Annotated
 import typer
 
 from nha_eval import verbs
-from nha_eval.errors import INTERRUPTED, MACHINE, WRONG_INPUT, MachineError, UserError, is_disk_trouble, one_line
+from nha_eval.errors import INTERRUPTED, MACHINE, WRONG_INPUT, MachineError, UserError, is_disk_trouble, one_line, printable
 from nha_eval.interrupts import Interrupted, interruptible
 
 PROGRAM = "nha-eval"
+LONGEST = 700  # characters of a message: a name of thousands would hide what is wrong with it
 
 
 def _version(wanted: bool) -> None:
@@ -93,12 +94,15 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int = WRONG_INPUT) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(message, LONGEST)}", file=sys.stderr)
     return code
 
 
 def main() -> None:
     """The installed program."""
+    for stream in (sys.stdout, sys.stderr):
+        # A path may hold bytes that are no text; written back as they came it still names its file.
+        stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
     code = run()
     if code == INTERRUPTED:
         # Taking torch down in order takes longer than somebody who pressed Ctrl-C should wait.

@@ -7,6 +7,7 @@ project's own mistakes.
 
 import difflib
 import errno
+import unicodedata
 from collections.abc import Iterable
 
 DONE, MACHINE, WRONG_INPUT, DATA_MISSING, INTERRUPTED = 0, 1, 2, 3, 130
@@ -35,6 +36,21 @@ def nearest(given: str, known: Iterable[str], *, what: str = "known") -> str:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     shown = ", ".join(known[:8])
     return f"{what}: {shown}{', ...' if len(known) > 8 else ''}" if known else f"{what}: none"
+
+
+def printable(text: object, limit: int = 0) -> str:
+    """One line of `text` that a terminal can be given: controls, direction marks and halves of surrogate pairs as escapes, and
+    what is beyond `limit` characters (0: none) cut out of the middle, as a message begins with what was given and ends with
+    what to do.
+    """
+    shown = "".join(
+        repr(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else character
+        for character in " ".join(str(text).split())
+    )
+    if limit and len(shown) > limit:
+        tail = limit // 3
+        shown = f"{shown[: limit - tail - 1]}…{shown[-tail:]}"
+    return shown
 
 
 def one_line(problem: BaseException | str, limit: int = 300) -> str:

@@ -16,8 +16,9 @@ from typing import Any
 
 from nha_eval import catalog, store
 from nha_eval.environment import physical_cores
-from nha_eval.errors import UserError
+from nha_eval.errors import UserError, printable
 from nha_eval.executors import LocalExecutor
+from nha_eval.paths import user_path
 from nha_eval.plan import ModelInfo, expand
 from nha_eval.runner import Run
 from nha_eval.spec import Spec
@@ -50,13 +51,17 @@ def prepare(
     cells = expand(spec, models, suites)
     for info, entry in zip(models, spec.models, strict=True):
         asked = entry.windows or spec.windows
+        for extra in spec.costs.extra if spec.costs else ():
+            asked = [*asked, *(extra.windows if extra.model in (info.name, info.label) else ())]
         if asked and info.own_window == "none":
-            print(f"note: {info.label} has no window; {', '.join(map(str, asked))} is not applied to it", file=sys.stderr)
+            given = ", ".join(dict.fromkeys(map(str, asked)))
+            note = f"note: {info.label} has no window; {given} is not applied to it: it is run once, at window none"
+            print(printable(note, 400), file=sys.stderr)
     threads = spec.threads or physical_cores()
-    path = Path(spec.out).expanduser() if spec.out else store.RUNS / (name or run_name(spec, models))
+    path = user_path(spec.out, "--out") if spec.out else store.RUNS / (file_name(name or "") or run_name(spec, models))
     if spec.data:
         # Read by whoever fetches or looks something up in the cache, here and in workers.
-        os.environ["NHA_EVAL_CACHE"] = str(Path(spec.data).expanduser().absolute())
+        os.environ["NHA_EVAL_CACHE"] = str(user_path(spec.data, "--data").absolute())
     if executor is None:
         variables = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         # GNU OpenMP's threads wait for each other in a busy loop; beside any other busy process that makes small
@@ -107,4 +112,9 @@ def run_name(spec: Spec, models: list[ModelInfo]) -> str:
     """A folder name for a run without one: readable, and the same for the same settings and no others."""
     digest = hashlib.sha256(json.dumps(spec.settings(), sort_keys=True).encode()).hexdigest()[:8]
     words = [*(info.label for info in models[:3]), *(spec.suites or ["costs"])[:2]]
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', '-'.join(words))[:80]}-{digest}"
+    return f"{file_name('-'.join(words))[:80]}-{digest}"
+
+
+def file_name(text: str) -> str:
+    """The text as the name of one file on any system: it cannot lead elsewhere, hide or pass for an option. May be empty."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")[:100]

@@ -18,6 +18,7 @@ from nha_eval.errors import UserError, nearest
 from nha_eval.spec import Spec, TaskEntry, Window
 
 COST_LENGTHS = (512, 1024, 2048)
+MOST_CELLS = 100_000  # each is a file, and a second or more of work
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,16 @@ def _cell(info: ModelInfo, **fields: Any) -> Cell:
     return Cell(id=f"{slug}--{digest}", **fields)
 
 
+def _add(cells: list[Cell], cell: Cell) -> None:
+    if len(cells) == MOST_CELLS:
+        raise _too_many()
+    cells.append(cell)
+
+
+def _too_many() -> UserError:
+    return UserError(f"more than {MOST_CELLS} cells: ask for fewer models, windows, lengths or suites, or share them out")
+
+
 def expand(spec: Spec, models: list[ModelInfo], suites: dict[str, list[Any]]) -> list[Cell]:
     """All cells of the spec, in the order they are worked through.
 
@@ -103,18 +114,8 @@ def expand(spec: Spec, models: list[ModelInfo], suites: dict[str, list[Any]]) ->
                     "decode_tokens": spec.costs.decode_tokens,
                     "seconds": spec.costs.seconds,
                 }
-                cells.append(
-                    _cell(
-                        info,
-                        kind="cost",
-                        window=window,
-                        phase=phase,
-                        length=length,
-                        batch=spec.costs.batch,
-                        **options,
-                        **common,
-                    )
-                )
+                fields = {"phase": phase, "length": length, "batch": spec.costs.batch, **options}
+                _add(cells, _cell(info, kind="cost", window=window, **fields, **common))
         for task, own in chosen:
             for length in _task_lengths(spec, info, task, own):
                 for window in windows:
@@ -127,7 +128,7 @@ def expand(spec: Spec, models: list[ModelInfo], suites: dict[str, list[Any]]) ->
                         "limit": own.limit or spec.limit,
                         "contexts": (own.contexts or spec.contexts) if task.has_lengths else None,
                     }
-                    cells.append(_cell(info, kind="score", window=window, batch=spec.batch, **fields, **common))
+                    _add(cells, _cell(info, kind="score", window=window, batch=spec.batch, **fields, **common))
     unique = {cell.id: cell for cell in cells}
     if not unique:
         raise UserError("nothing to do: the spec has neither suites nor costs; add `suites` (--suite) or `costs`")
@@ -193,6 +194,8 @@ def _cost_points(spec: Spec, info: ModelInfo, windows: list[Window]) -> list[tup
     # Without lengths of the user's own, a model shorter than all of the usual ones is measured at its longest.
     usual = [length for length in COST_LENGTHS if length <= (info.max_length or COST_LENGTHS[-1])] or [info.max_length]
     asked = spec.costs.lengths
+    if len(usual if asked is None else asked) * len(windows) > MOST_CELLS:
+        raise _too_many()
     points = [
         (length, window)
         for length in _fitting(usual if asked is None else asked, asked is not None, info, "costs")

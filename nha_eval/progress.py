@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from nha_eval.errors import printable
 from nha_eval.plan import Cell
 
 
@@ -92,10 +93,10 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line of its own."""
-        self.console.print(escape(text))
+        self.console.print(escape(printable(text)))
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        self.console.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
 
     def loading(self, model: str) -> None:
         self._note(f"loading {model}")
@@ -105,7 +106,9 @@ class Display:
         self._note(cell.what)
 
     def _note(self, text: str) -> None:
-        self._progress.update(self._one, description=escape(text), total=None, completed=0, note="", visible=True)
+        self._progress.update(
+            self._one, description=escape(printable(text, 160)), total=None, completed=0, note="", visible=True
+        )
 
     def step(self, done: int, total: int) -> None:
         self._progress.update(self._one, completed=done, total=total)

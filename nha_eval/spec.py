@@ -16,13 +16,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from nha_eval.errors import UserError, nearest
+from nha_eval import yamls
+from nha_eval.errors import UserError, nearest, printable
+from nha_eval.paths import user_path
 
 SPECS = Path(__file__).parent / "specs"
 Window = int | str
-Length = Annotated[int, Field(ge=1)]
+# Token positions and counts are 32 bits wide in places, and Python itself refuses to read very long integers.
+MOST = 2**31 - 1
+MOST_THREADS = 1024
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is no number: wanted is an integer")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=MOST)]
 
 
 def parse_window(value: Any) -> Window:
@@ -30,15 +43,31 @@ def parse_window(value: Any) -> Window:
     text = str(value).strip().lower()
     if text == "full":
         return "full"
-    if isinstance(value, bool) or not re.fullmatch(r"\d+", text):
-        raise ValueError(f"window {value!r}: wanted is an integer >= 0 (tokens) or 'full', such as 16,64,full")
-    return int(text)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]+", text):
+        raise ValueError(f"window {_shown(value)}: wanted is an integer >= 0 (tokens) or 'full', such as 16,64,full")
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(MOST)) or int(digits) > MOST:
+        raise ValueError(f"window {_shown(value)}: wanted are at most {MOST} tokens, or 'full'")
+    return int(digits)
+
+
+def _shown(value: Any) -> str:
+    """What was given, short enough to stand inside a message."""
+    return printable(repr(value), 120)
+
+
+def split_commas(value: str) -> list[str]:
+    """The parts between commas. Raises ValueError when there are none."""
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise ValueError(f"{_shown(value)} names nothing: give a value, or leave it out")
+    return parts
 
 
 def _listed(value: Any) -> Any:
     """A single entry, or a string with commas, as the list that it stands for."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return split_commas(value)
     return value if isinstance(value, list | tuple) or value is None else [value]
 
 
@@ -66,9 +95,9 @@ class ModelEntry(_Strict):
 
 class TaskEntry(_Strict):
     name: str = Field(min_length=1)
-    lengths: list[Length] = _named("lengths")  # tokens; empty: the spec's
-    limit: int | None = Field(None, ge=1)  # examples; None: the spec's
-    contexts: int | None = Field(None, ge=1)  # contexts made a length; None: the spec's
+    lengths: list[Count] = _named("lengths")  # tokens; empty: the spec's
+    limit: Count | None = None  # examples; None: the spec's
+    contexts: Count | None = None  # contexts made a length; None: the spec's
 
     _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value) or []))
 
@@ -76,7 +105,7 @@ class TaskEntry(_Strict):
 class ExtraCost(_Strict):
     model: str = Field(min_length=1)
     windows: list[Window] = _named("windows")  # tokens, or "full"; empty: all that the model is evaluated at
-    lengths: list[Length] = _named("lengths")  # tokens
+    lengths: list[Count] = _named("lengths")  # tokens
 
     _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value) or []))
 
@@ -87,13 +116,14 @@ class ExtraCost(_Strict):
 
 
 class CostSpec(_Strict):
-    lengths: list[Length] | None = Field(
+    lengths: list[Count] | None = Field(
         None, validation_alias=AliasChoices("lengths", "length")
     )  # tokens; None: 512, 1024, 2048 as far as the model goes
-    batch: int = Field(1, ge=1)  # sequences
-    repeats: int = Field(5, ge=1)  # timed prefills a cell at most
-    decode_tokens: int = Field(16, ge=1)  # timed decoding steps a cell
-    seconds: float = Field(20.0, gt=0)  # a cell's time budget; three timed repeats are made even beyond it
+    batch: Count = 1  # sequences
+    repeats: Count = 5  # timed prefills a cell at most
+    decode_tokens: Count = 16  # timed decoding steps a cell
+    # a cell's time budget; three timed repeats are made even beyond it
+    seconds: Annotated[float, BeforeValidator(_no_truth)] = Field(20.0, gt=0, allow_inf_nan=False)
     extra: list[ExtraCost] = Field(default_factory=list)  # further lengths for some models and windows
 
     _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value)))
@@ -106,17 +136,18 @@ class Spec(_Strict):
     suites: list[str] = _named("suites")
     tasks: list[TaskEntry] = _named("tasks")  # restricts the suites to these; or tasks by themselves
     windows: list[Window] = _named("windows")  # tokens, or "full"; empty: as each model comes
-    lengths: list[Length] = _named("lengths")  # tokens, for tasks generated at a length; empty: each task's own
-    limit: int | None = Field(None, ge=1)  # examples a task; None: all
-    contexts: int | None = Field(None, ge=1)  # contexts generated a task and length; None: the task's own
-    batch: int = Field(8, ge=1)  # sequences scored together
+    lengths: list[Count] = _named("lengths")  # tokens, for tasks generated at a length; empty: each task's own
+    limit: Count | None = None  # examples a task; None: all
+    contexts: Count | None = None  # contexts generated a task and length; None: the task's own
+    batch: Count = 8  # sequences scored together
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
-    seed: int = Field(0, ge=0, lt=2**32)
-    threads: int | None = Field(None, ge=1)  # CPU threads; None: the physical cores
+    seed: Annotated[int, BeforeValidator(_no_truth)] = Field(0, ge=0, lt=2**32)
+    threads: Count | None = Field(None, le=MOST_THREADS)  # CPU threads; None: the physical cores
     costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
-    out: str | None = None  # run folder; None: results/runs/NAME
-    data: str | None = None  # folder of fetched data and weights; None: NHA_EVAL_CACHE or the user's cache folder
+    out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/NAME
+    # folder of fetched data and weights; None: NHA_EVAL_CACHE or the user's cache folder
+    data: str | None = Field(None, min_length=1)
 
     @field_validator("models", "tasks", mode="before")
     @classmethod
@@ -141,8 +172,8 @@ class Spec(_Strict):
     @field_validator("device")
     @classmethod
     def _device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-            raise ValueError(f"device {value!r}: wanted is auto, cpu, cuda, cuda:N or mps")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
+            raise ValueError(f"device {_shown(value)}: wanted is auto, cpu, cuda, cuda:N or mps")
         return value
 
     def settings(self) -> dict[str, Any]:
@@ -157,7 +188,7 @@ def spec_names() -> list[str]:
 
 def find_spec(given: str) -> Path:
     """The spec file for a path or a bare name. Raises UserError when there is none."""
-    path = Path(given).expanduser()
+    path = user_path(given, "spec", f"give a YAML file, or one of {', '.join(spec_names())}")
     if path.is_file():
         return path
     if given in spec_names():
@@ -170,13 +201,14 @@ def find_spec(given: str) -> Path:
 def read_spec(path: Path) -> dict[str, Any]:
     """The file's mapping, unchecked. Raises UserError for what is not a YAML mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yamls.read(path)
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}") from problem
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not YAML ({getattr(problem, 'problem', None) or problem})") from problem
+        told = printable(getattr(problem, "problem", None) or problem, 200)
+        raise UserError(f"{path}{where}: not YAML that a spec can be ({told}); `eval --help` shows an example") from problem
     if content is None:
         raise UserError(f"{path} is empty: a spec names at least `models` and `suites` (`list` shows what there is)")
     if not isinstance(content, dict):
@@ -210,6 +242,8 @@ def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str)
 def _singular_to_plural(content: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key, value in content.items():
+        if not isinstance(key, str):
+            raise UserError(f"the spec has the key {_shown(key)}: keys are words; {nearest(str(key), Spec.model_fields)}")
         plural = f"{key}s" if f"{key}s" in Spec.model_fields else key
         if plural in merged:
             raise UserError(f"the spec gives both `{plural}` and `{plural[:-1]}`: keep one")
@@ -226,9 +260,12 @@ def _first_problem(problem: ValidationError, where: str) -> str:
         inside = f" in `{'.'.join(str(part) for part in parents)}`" if parents else ""
         return f"{where}: unknown key `{key}`{inside}; {nearest(key, known, what='known keys')}"
     if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
-    wanted = error["msg"].replace("Input should be ", "wanted is ").split(" or instance of ")[0]
-    return f"{where}: `{place}` is {error['input']!r}: {wanted}"
+        told = str(error["ctx"]["error"])
+        return f"{where}: {told}" if told.startswith(("window ", "device ")) else f"{where}: `{place}`: {told}"
+    if error["type"] == "invalid_key":
+        return f"{where}: the key {_shown(error['loc'][-1])} in `{place.rpartition('.')[0]}`: keys are words"
+    wanted = re.sub("(Input|String) should (be|have) ", "wanted is ", error["msg"]).split(" or instance of ")[0]
+    return f"{where}: `{place}` is {_shown(error['input'])}: {wanted}"
 
 
 def _fields_at(parents: tuple[Any, ...]) -> list[str]:

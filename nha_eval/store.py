@@ -7,16 +7,16 @@ each time, so they depend on nothing but the cells. This module imports neither 
 import contextlib
 import csv
 import io
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
+from nha_eval import yamls
 from nha_eval.errors import MachineError, UserError, is_disk_trouble
 from nha_eval.journal import Journal, write_atomic
+from nha_eval.paths import make_writable, user_path
 from nha_eval.plan import Cell
 
 SCORE_COLUMNS = [
@@ -96,18 +96,10 @@ class RunFolder:
 
     def _make_writable(self) -> None:
         try:
-            standing = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-            # A superuser may write anywhere; a folder marked read-only for everybody is meant that way all the same.
-            if not standing.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-                raise PermissionError(13, "marked read-only", str(standing))
-            for folder in (self.path, self.journal.cells, self.journal.samples):
+            make_writable(self.path)
+            for folder in (self.journal.cells, self.journal.samples):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{os.getpid()}"
-            probe.write_bytes(b"nha")
-            probe.unlink()
         except OSError as problem:
-            with contextlib.suppress(OSError, UnboundLocalError):
-                probe.unlink()
             if is_disk_trouble(problem) and problem.errno != 30:
                 raise MachineError(
                     f"cannot write into {self.path}: {problem.strerror}; free some space, then give the same command again"
@@ -160,7 +152,7 @@ class RunFolder:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yamls.read(path)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -182,9 +174,11 @@ def table_rows(cell: Cell, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def find_run(given: str) -> Path:
     """The run folder for a path or a bare name under results/runs. Raises UserError when there is none."""
-    for path in (Path(given).expanduser(), RUNS / given):
-        if (path / "spec.yaml").is_file():
-            return path
+    for path in (user_path(given, "run", "give a run folder"), RUNS / given):
+        # A path longer than a system's longest is one that is not there.
+        with contextlib.suppress(OSError):
+            if (path / "spec.yaml").is_file():
+                return path
     runs = sorted(path.parent.name for path in RUNS.glob("*/spec.yaml"))
     there = f" (runs: {', '.join(runs)})" if runs else ""
     raise UserError(f"no such run: {given!r}; give a run folder, or the name of one under {RUNS}{there}")

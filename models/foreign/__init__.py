@@ -9,10 +9,17 @@ from dataclasses import replace
 
 from huggingface_hub.errors import StrictDataclassError
 
+from models.configuration import SIZES, check_sizes
 from models.errors import ModelUnavailable
 from models.foreign import authors, fla, llama_hybrids
 from models.foreign.reading import Reader, Translation
 
+# What other code calls what it counts, and the least of each; no slots are as many as a head's dimensions.
+THEIR_SIZES = {
+    **SIZES,
+    **dict.fromkeys(("num_heads", "num_kv_heads", "num_v_heads", "state_size", "n_groups", "conv_size", "conv_kernel"), 1),
+    **dict.fromkeys(("num_slots", "window_size"), 0),
+}
 # The file that reads a model_type.
 FAMILIES = {kind: module for module in (fla, authors, llama_hybrids) for kind in module.KINDS}
 
@@ -31,6 +38,7 @@ def translated(fields: dict, path: object, half: bool = False) -> Translation:
     """
     read, family = Reader(fields, half), FAMILIES[fields["model_type"]]
     try:
+        check_sizes(fields, THEIR_SIZES)
         found = family.translate(read)
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, StrictDataclassError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -34,7 +34,7 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         chosen = torch.device(device)
     except RuntimeError:
         chosen = None
-    if chosen is None or chosen.type not in ("cuda", "cpu"):
+    if chosen is None or chosen.type not in ("cuda", "cpu") or (chosen.type == "cpu" and chosen.index is not None):
         raise UserError(f"device {device!r}: wanted is auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {device!r}: GPUs that torch can use here: {torch.cuda.device_count()}; give --device cpu")

@@ -8,12 +8,20 @@ stamped with it. Nothing heavy is imported before it is needed.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from nha_eval.errors import DONE, MACHINE, UserError, nearest, one_line
 
 
-def examine(mixers: list[str] | None = None, *, device: str = "auto", as_json: bool = False, checks: list | None = None) -> int:
+def examine(
+    mixers: list[str] | None = None,
+    *,
+    device: str = "auto",
+    as_json: bool = False,
+    checks: list | None = None,
+    data: str | None = None,
+) -> int:
     """Look at the machine and at every mixer, or at the given `mixers` alone; print what is found as it is found, or as one
     JSON object at the end. `checks` stands for the machine's, as `machine.look` takes them.
 
@@ -28,6 +36,8 @@ def examine(mixers: list[str] | None = None, *, device: str = "auto", as_json: b
         if name not in mixer_names():
             raise UserError(f"no such mixer: {name!r}; {nearest(name, mixer_names(), what='mixers')}")
     chosen = resolve_device(device)
+    if data is not None:
+        _keep_in(data)
     show = Show(quiet=as_json)
     lines = []
     if not mixers:
@@ -51,6 +61,19 @@ def examine(mixers: list[str] | None = None, *, device: str = "auto", as_json: b
     return MACHINE if bad else DONE
 
 
+def _keep_in(data: str) -> None:
+    """Have verdicts kept where `eval --data` looks for them."""
+    from nha_eval.paths import make_writable, user_path
+
+    folder = user_path(data, "--data").absolute()
+    try:
+        make_writable(folder)
+    except OSError as problem:
+        told = problem.strerror or problem
+        raise UserError(f"--data {data!r} cannot be written: {told}: give another folder, or leave it out") from problem
+    os.environ["NHA_EVAL_CACHE"] = str(folder)
+
+
 def resolve_device(device: str) -> Any:
     """The torch device of a name; `auto` is the GPU where there is one. Raises UserError for one that is not here."""
     import torch
@@ -62,7 +85,7 @@ def resolve_device(device: str) -> Any:
         chosen = torch.device(device)
     except RuntimeError as problem:
         raise UserError(f"device {device!r}: wanted is auto, cpu, cuda or cuda:N") from problem
-    if chosen.type not in ("cpu", "cuda"):
+    if chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index is not None):
         raise UserError(f"device {device!r}: wanted is auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= there:
         raise UserError(f"device {device!r}: torch {torch.__version__} sees {there} GPUs here; give --device cpu, or another")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from nha_eval import yamls
+
 __all__ = ["write_report"]
 
 
@@ -62,14 +64,14 @@ def _read_text(path: Path) -> str:
 def _read_json(path: Path) -> dict:
     try:
         content = json.loads(_read_text(path))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _read_spec(text: str) -> dict:
     try:
-        content = yaml.safe_load(text)
+        content = yamls.load(text)
     except yaml.YAMLError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 figures that are there already."""
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +20,8 @@ EXAMPLES = {
     ),
     "show": "Example: [bold]python run_eval.py bench show results/runs/bench-op[/bold]",
 }
-OUT, MODEL_OUT = Path("results/runs/bench-op"), Path("results/runs/bench-model")
+MOST = 2**31 - 1  # tokens or sequences: positions are 32 bits wide in places
+OUT, MODEL_OUT = "results/runs/bench-op", "results/runs/bench-model"
 
 
 def op(
@@ -46,15 +46,17 @@ def op(
     warmup: Annotated[float, typer.Option(help="Milliseconds of warm-up for a row.")] = 10.0,
     repeat: Annotated[float, typer.Option(help="Milliseconds of repeats for a row; at least five are made.")] = 50.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what the folder holds.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the table, environment.json and picture.")] = OUT,
+    out: Annotated[str, typer.Option(metavar="PATH", help="Folder of the table, environment.json and picture.")] = OUT,
 ) -> int:
     """Time and memory of the operator beside its peers: forward, with backward, packed, decode.
 
     Nothing is timed before it is right. What cannot be had here is a row with its reason.
     """
     from nha_eval.errors import UserError
+    from nha_eval.paths import user_path
 
     _check_seed(seed)
+    place = user_path(out, "--out")
     lengths, windows = _integers("length", length, least=16), _integers("window", window, least=0)
     if not (0 <= warmup < float("inf") and 0 <= repeat < float("inf")):
         raise UserError(f"--warmup {warmup:g} --repeat {repeat:g}: wanted are milliseconds, 0 or more")
@@ -75,7 +77,7 @@ def op(
         only=_split("only", only),
         quick=quick,
     )
-    return run(OpRun(cases, chosen, kind, out, seed, Budget(warmup, repeat), fresh))
+    return run(OpRun(cases, chosen, kind, place, seed, Budget(warmup, repeat), fresh))
 
 
 def model(
@@ -109,15 +111,17 @@ def model(
     seconds: Annotated[float, typer.Option(help="Of a row, after its first call; three repeats are made even so.")] = 2.0,
     repeats: Annotated[int, typer.Option(help="At most, for a row.")] = 20,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what the folder holds.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the table, environment.json and picture.")] = MODEL_OUT,
+    out: Annotated[str, typer.Option(metavar="PATH", help="Folder of the table, environment.json and picture.")] = MODEL_OUT,
 ) -> int:
     """What whole models with random weights cost against length: prefill, decoding, a training step.
 
     A length or batch that does not fit is a row `oom`; what cannot be had here is a row with its reason.
     """
     from nha_eval.errors import UserError
+    from nha_eval.paths import user_path
 
     _check_seed(seed)
+    place = user_path(out, "--out")
     lengths = _counted("length", length, least=16, word="longest")
     batches = _counted("batch", batch, least=1, word="largest")
     windows = _counted("window", window, least=0, share=True)
@@ -146,16 +150,18 @@ def model(
         checkpointing=ways,
         quick=quick,
     )
-    return run(ModelRun(cases, chosen, kind, out, seed, RowBudget(seconds, repeats), fresh))
+    return run(ModelRun(cases, chosen, kind, place, seed, RowBudget(seconds, repeats), fresh))
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(help="The folder that `bench op` or `bench model` wrote.")] = OUT,
+    run: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder that `bench op` or `bench model` wrote.")] = OUT,
 ) -> int:
     """Print a folder's tables and draw their pictures, as of figures brought from another machine."""
     from nha_eval.bench import rows
     from nha_eval.errors import UserError
+    from nha_eval.paths import user_path
 
+    folder = user_path(run, "folder")
     kinds = [table for table in (rows.OP, rows.MODEL) if (folder / table.file).is_file()]
     if not kinds:
         raise UserError(
@@ -185,13 +191,18 @@ def _split(name: str, values: list[str] | None) -> list[str] | None:
     return parts
 
 
+def _is_count(text: str, least: int) -> bool:
+    """Whether the text is an integer from `least` to MOST; Python itself refuses to read very long ones."""
+    return text.isascii() and text.isdecimal() and len(text) <= 2 * len(str(MOST)) and least <= int(text) <= MOST
+
+
 def _integers(name: str, values: list[str] | None, least: int) -> list[int] | None:
     from nha_eval.errors import UserError
 
     texts = _split(name, values)
     for text in texts or ():
-        if not (text.isdecimal() and int(text) >= least):
-            raise UserError(f"--{name} {text!r}: wanted are integers from {least}, as in --{name} 2048,32768")
+        if not _is_count(text, least):
+            raise UserError(f"--{name} {text!r}: wanted are integers from {least} to {MOST}, as in --{name} 2048,32768")
     return None if texts is None else sorted({int(text) for text in texts})
 
 
@@ -204,14 +215,15 @@ def _counted(name: str, values: list[str] | None, least: int, word: str = "", sh
         return None
     numbers, others = [], []
     for text in texts:
-        if text.isdecimal() and int(text) >= least:
+        if _is_count(text, least):
             numbers.append(int(text))
-        elif (word and text == word) or (share and text.startswith("T/") and text[2:].isdecimal() and int(text[2:])):
+        elif (word and text == word) or (share and text.startswith("T/") and _is_count(text[2:], 1)):
             others.append(text)
         else:
             more = f" or {word}" if word else " or shares of the length such as T/8"
             raise UserError(
-                f"--{name} {text!r}: wanted are integers from {least}{more}, as in --{name} {max(least, 64)},{word or 'T/8'}"
+                f"--{name} {text!r}: wanted are integers from {least} to {MOST}{more}, as in "
+                f"--{name} {max(least, 64)},{word or 'T/8'}"
             )
     return [*(str(number) for number in sorted(set(numbers))), *dict.fromkeys(others)]
 

@@ -1,7 +1,5 @@
 """`doctor`: what this machine can run, and whether every mixer is right on it."""
 
-import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,15 +11,13 @@ def command(
     mixer: Annotated[list[str] | None, typer.Option(help="Only this mixer, and nothing of the machine. Repeatable.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N. auto: the GPU where there is one.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines and a table.")] = False,
-    data: Annotated[Path | None, typer.Option(help="Folder of fetched data and weights, as in `eval`.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="PATH", help="Folder of fetched data and weights, as in `eval`.")] = None,
 ) -> int:
     """Check the machine, and each mixer against its definition, split, token by token and in padded batches.
 
-    Reports of later runs are stamped with what is found. Exit codes: 0 when all is well, 1 when something needs mending.
+    Reports of later runs are stamped with what is found. Exit codes: 0 when all is well, 1 when something needs mending, 2 for
+    wrong input, a --data that cannot be written among it.
     """
-    if data is not None:
-        # Verdicts lie there too, and `eval --data` looks for them there.
-        os.environ["NHA_EVAL_CACHE"] = str(data.expanduser().absolute())
     from nha_eval.doctor import examine
 
-    return examine(mixer, device=device, as_json=json)
+    return examine(mixer, device=device, as_json=json, data=data)

@@ -1,6 +1,5 @@
 """`eval`: models x windows x suites -> accuracy, latency, memory -> a run folder with its report."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,8 +35,10 @@ def command(
     costs: Annotated[bool | None, typer.Option("--costs/--no-costs", help="Measure latency and memory. Default: yes.")] = None,
     cost_length: Annotated[list[str] | None, typer.Option(help="Lengths to measure costs at: 512,2048.")] = None,
     cost_batch: Annotated[int | None, typer.Option(help="Batch to measure costs at. Default: 1.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: results/runs/NAME.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of fetched data and weights. Default: the user's cache.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="PATH", help="Run folder. Default: results/runs/NAME.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Folder of fetched data and weights. Default: the user's cache.")
+    ] = None,
 ) -> int:
     """Evaluate models over windows and suites: accuracy, latency and memory, with a report.
 
@@ -52,8 +53,8 @@ def command(
         "models": model,
         "suites": suite,
         "tasks": task,
-        "windows": _split(window),
-        "lengths": _split(length),
+        "windows": _split("window", window),
+        "lengths": _split("length", length),
         "limit": limit,
         "contexts": contexts,
         "batch": batch,
@@ -61,10 +62,11 @@ def command(
         "dtype": dtype,
         "seed": seed,
         "threads": threads,
-        "out": None if out is None else str(out),
-        "data": None if data is None else str(data),
+        "out": out,
+        "data": data,
     }
-    cost_flags = {key: value for key, value in {"lengths": _split(cost_length), "batch": cost_batch}.items() if value}
+    cost_flags = {"lengths": _split("cost-length", cost_length), "batch": cost_batch}
+    cost_flags = {key: value for key, value in cost_flags.items() if value is not None}
     if cost_flags and costs is False:
         raise UserError("--no-costs does not go with --cost-length and --cost-batch: leave one out")
     overrides = {**{key: value for key, value in flags.items() if value is not None}, "costs": cost_flags or costs}
@@ -79,5 +81,11 @@ def command(
     return prepare(checked, name=path.stem if path is not None and not changed else None).go()
 
 
-def _split(values: list[str] | None) -> list[str] | None:
-    return None if not values else [part.strip() for value in values for part in value.split(",") if part.strip()]
+def _split(name: str, values: list[str] | None) -> list[str] | None:
+    from nha_eval.errors import UserError
+    from nha_eval.spec import split_commas
+
+    try:
+        return None if not values else [part for value in values for part in split_commas(value)]
+    except ValueError as problem:
+        raise UserError(f"--{name} {problem}") from problem
