@@ -77,7 +77,8 @@ def _cell(info: ModelInfo, **fields: Any) -> Cell:
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:10]
     readable = [info.label, fields["window"], fields.get("task") or fields["phase"], fields.get("length")]
     slug = "--".join(re.sub(r"[^A-Za-z0-9._-]+", "-", str(part))[:60] for part in readable if part is not None)
-    return Cell(id=f"{slug}--{digest}", **fields)
+    # Not hidden, and not to be taken for an option.
+    return Cell(id=f"{slug.lstrip('.-')}--{digest}", **fields)
 
 
 def _add(cells: list[Cell], cell: Cell) -> None:

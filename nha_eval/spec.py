@@ -29,13 +29,24 @@ MOST = 2**31 - 1
 MOST_THREADS = 1024
 
 
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is no number: wanted is an integer")
+def _whole(value: Any) -> Any:
+    """An integer, or one in decimal digits as text. ValueError, to stand behind the field's name, for what Python would
+    take for one besides (true, 5.0, 1_0)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value.strip()):
+        return int(value)
+    raise ValueError(f"is {_shown(value)}: wanted is an integer, as in 64")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"is {_shown(value)}: wanted is a number, as in 2.5")
     return value
 
 
-Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=1, le=MOST)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=1, le=MOST)]
 
 
 def parse_window(value: Any) -> Window:
@@ -57,10 +68,10 @@ def _shown(value: Any) -> str:
 
 
 def split_commas(value: str) -> list[str]:
-    """The parts between commas. Raises ValueError when there are none."""
+    """The parts between commas. Raises ValueError, to stand behind a name, when there are none."""
     parts = [part.strip() for part in value.split(",") if part.strip()]
     if not parts:
-        raise ValueError(f"{_shown(value)} names nothing: give a value, or leave it out")
+        raise ValueError(f"is {_shown(value)}, which names nothing: give a value, or leave it out")
     return parts
 
 
@@ -123,7 +134,7 @@ class CostSpec(_Strict):
     repeats: Count = 5  # timed prefills a cell at most
     decode_tokens: Count = 16  # timed decoding steps a cell
     # a cell's time budget; three timed repeats are made even beyond it
-    seconds: Annotated[float, BeforeValidator(_no_truth)] = Field(20.0, gt=0, allow_inf_nan=False)
+    seconds: Annotated[float, BeforeValidator(_number)] = Field(20.0, gt=0, allow_inf_nan=False)
     extra: list[ExtraCost] = Field(default_factory=list)  # further lengths for some models and windows
 
     _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value)))
@@ -142,7 +153,7 @@ class Spec(_Strict):
     batch: Count = 8  # sequences scored together
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
-    seed: Annotated[int, BeforeValidator(_no_truth)] = Field(0, ge=0, lt=2**32)
+    seed: Whole = Field(0, ge=0, lt=2**32)
     threads: Count | None = Field(None, le=MOST_THREADS)  # CPU threads; None: the physical cores
     costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/NAME
@@ -213,7 +224,7 @@ def read_spec(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is empty: a spec names at least `models` and `suites` (`list` shows what there is)")
     if not isinstance(content, dict):
         raise UserError(
-            f"{path}: a spec is a mapping of keys to values (models: ..., suites: ...), this is a {type(content).__name__}"
+            f"{path}: this is a {type(content).__name__}; wanted is a mapping of keys to values (models: ..., suites: ...)"
         )
     return content
 
@@ -252,7 +263,9 @@ def _singular_to_plural(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_problem(problem: ValidationError, where: str) -> str:
-    error = problem.errors(include_url=False)[0]
+    errors = problem.errors(include_url=False)
+    # A misspelt key is also a missing one, and its name says more.
+    error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         parents, key = error["loc"][:-1], str(error["loc"][-1])
@@ -261,7 +274,9 @@ def _first_problem(problem: ValidationError, where: str) -> str:
         return f"{where}: unknown key `{key}`{inside}; {nearest(key, known, what='known keys')}"
     if error["type"] == "value_error":
         told = str(error["ctx"]["error"])
-        return f"{where}: {told}" if told.startswith(("window ", "device ")) else f"{where}: `{place}`: {told}"
+        return f"{where}: {told}" if told.startswith(("window ", "device ")) else f"{where}: `{place}` {told}"
+    if error["type"] == "missing":
+        return f"{where}: `{place.rpartition('.')[0]}` lacks `{error['loc'][-1]}`: give one"
     if error["type"] == "invalid_key":
         return f"{where}: the key {_shown(error['loc'][-1])} in `{place.rpartition('.')[0]}`: keys are words"
     wanted = re.sub("(Input|String) should (be|have) ", "wanted is ", error["msg"]).split(" or instance of ")[0]

@@ -222,7 +222,7 @@ def _counted(name: str, values: list[str] | None, least: int, word: str = "", sh
         else:
             more = f" or {word}" if word else " or shares of the length such as T/8"
             raise UserError(
-                f"--{name} {text!r}: wanted are integers from {least} to {MOST}{more}, as in "
+                f"--{name} {text!r}: wanted are integers from {least}{more} (at most {MOST}), as in "
                 f"--{name} {max(least, 64)},{word or 'T/8'}"
             )
     return [*(str(number) for number in sorted(set(numbers))), *dict.fromkeys(others)]

@@ -79,7 +79,7 @@ def test_a_checkpoint_and_presets_are_measured(checkpoint, tmp_path, monkeypatch
 
 
 def test_out_of_memory_is_a_row(checkpoint, tmp_path):
-    costs = {**COSTS, "lengths": [128], "batch": 10**10}
+    costs = {**COSTS, "lengths": [128], "batch": 2 * 10**9}
     content = {"models": [str(checkpoint)], "costs": costs, "device": "cpu", "threads": 1, "out": str(tmp_path / "run")}
     assert prepare(Spec.model_validate(content), suites={}, draw=lambda path: None).go() == 0
     assert [(row["phase"], row["status"]) for row in rows(tmp_path / "run")] == [("prefill", "oom"), ("decode", "oom")]
