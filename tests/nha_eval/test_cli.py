@@ -1,5 +1,6 @@
 """The command line as a user meets it: quick help, one line for a mistake, the exit codes."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import fakes
 import pytest
 
-from nha_eval import cli
+from nha_eval import cli, runner
 from nha_eval.plots import plot_kinds
 
 ROOT = Path(cli.__file__).parent.parent
@@ -63,6 +64,13 @@ def test_version(capsys):
         (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--window", "16,abc"], "window 'abc'"),
         (["eval", "--model", "nha-tiny", "--dtype", "int4"], "`dtype` is 'int4'"),
         (["eval", "--model", "nha-tiny", "--no-costs", "--cost-length", "64"], "--no-costs"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--cost-batch", "0"], "`costs.batch` is 0"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--window", ","], "--window is ',', which names nothing"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--out", ""], "`out` is ''"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--window", "9" * 5000], "at most 2147483647 tokens"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--out", "~no-such-user/x"], "nobody of that name"),
+        (["eval", "--model", "x" * 10_000, "--suite", "recall-local"], "File name too long"),
+        (["bench", "op", "--device", "cpu:7"], "device 'cpu:7': wanted is auto, cpu, cuda or cuda:N"),
         (["eval", "nowhere.yaml"], "no such spec file: 'nowhere.yaml'"),
         (["report", "nowhere"], "no such run: 'nowhere'"),
         (["plot", "pie-chart", "nowhere", "--out", "x.svg"], "no such plot: 'pie-chart'"),
@@ -90,6 +98,30 @@ def test_a_broken_spec_is_one_line_and_code_2(text, message, capsys, tmp_path):
     err = capsys.readouterr().err
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_folder_whose_name_is_no_text_is_printed_as_it_is(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/run-\xff"
+    Path(os.fsdecode(folder)).mkdir()
+    Path(os.fsdecode(folder), "spec.yaml").write_text("{}")
+    command = [os.fsencode(sys.executable), os.fsencode(ROOT / "run_eval.py"), b"report", folder]
+    done = subprocess.run(command, capture_output=True, timeout=120, env={**os.environ, "PYTHONUTF8": "1"})
+    assert done.returncode == 0 and folder + b"/report.html" in done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.parametrize("windows", [["--window", "64"], ["--window", "16,64"]])
+def test_windows_of_a_model_without_any_are_said_to_be_left_out(windows, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    runs = []
+    monkeypatch.setattr(runner.Run, "go", lambda run: runs.append(run) or 0)
+    assert cli.run(["eval", "--model", "gsa-tiny", "--model", "nha-tiny", "--task", "commonsense_timedial", *windows]) == 0
+    err = capsys.readouterr().err
+    assert err.splitlines() == [
+        f"note: gsa-tiny has no window; {windows[1].replace(',', ', ')} is not applied to it: it is run once, at window none"
+    ]
+    scored = [cell for cell in runs[0].cells if cell.kind == "score"]
+    assert [cell.window for cell in scored if cell.model == "gsa-tiny"] == ["none"]
+    assert [str(cell.window) for cell in scored if cell.model == "nha-tiny"] == windows[1].split(",")
 
 
 def test_a_reader_that_leaves_early_is_no_error():

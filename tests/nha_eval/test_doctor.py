@@ -1,6 +1,7 @@
 """Doctor: a verdict and an exit code whatever a check does, and a mixer that is made wrong in each way is found out."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -222,6 +223,26 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys):
     assert out == ""
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "data", ["file", "file/below", "/proc/nowhere", "read-only", "read-only/below", "", "a\0b", "~no-such-user"]
+)
+def test_data_that_cannot_be_written_is_wrong_input(data, quick, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "read-only").mkdir(mode=0o555)
+    before = os.environ["NHA_EVAL_CACHE"]
+    assert cli.run(["doctor", "--mixer", "gla", "--device", "cpu", f"--data={data}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: --data ") and err.count("\n") == 1 and "give another" in err
+    assert os.environ["NHA_EVAL_CACHE"] == before
+
+
+def test_data_is_where_verdicts_are_kept(quick, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("NHA_EVAL_CACHE", "not-here")
+    assert cli.run(["doctor", "--mixer", "gla", "--device", "cpu", f"--data={tmp_path / 'new'}"]) == 0
+    assert len(list((tmp_path / "new/doctor").glob("*.json"))) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_said(quick, capsys, own_cache):
