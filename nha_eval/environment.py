@@ -163,7 +163,7 @@ def record_device(run: Path, model: str, ready: dict[str, Any]) -> None:
 def _read(run: Path) -> dict[str, Any]:
     try:
         content = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -5,7 +5,7 @@ not one a cell.
 from collections.abc import Iterable
 from typing import Any
 
-from nha_eval.errors import MachineError, is_disk_trouble
+from nha_eval.errors import MachineError, UserError, is_disk_trouble
 
 
 def known_assets() -> dict[str, Any]:
@@ -20,9 +20,9 @@ def known_assets() -> dict[str, Any]:
 def fetch_all(names: Iterable[str]) -> dict[str, str]:
     """Fetch what is not in the cache yet; give back the names that cannot be had, each with its reason.
 
-    Raises MachineError when the disk is full.
+    Raises MachineError when the disk is full, UserError where the cache folder cannot be written.
     """
-    from models.assets import AssetCorrupt, AssetUnavailable, fetch
+    from models.assets import AssetCorrupt, AssetUnavailable, cache_dir, fetch
 
     known = known_assets()
     failures: dict[str, str] = {}
@@ -33,7 +33,10 @@ def fetch_all(names: Iterable[str]) -> dict[str, str]:
             failures[name] = " ".join(str(problem).split())
         except OSError as problem:
             if not is_disk_trouble(problem):
-                raise
+                raise UserError(
+                    f"cannot fetch {name} into {cache_dir()}: {problem.strerror or problem}: give a folder that can be written "
+                    "with --data"
+                ) from problem
             raise MachineError(
                 f"cannot fetch {name}: {problem}; free some space, then give the same command again"
             ) from problem

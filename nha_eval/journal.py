@@ -110,7 +110,7 @@ class Journal:
             wanted = record.get("samples_bytes")
             if wanted is not None and (self.samples / f"{cell_id}.jsonl").stat().st_size != wanted:
                 return None
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return None
         return record
 

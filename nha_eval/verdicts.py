@@ -82,7 +82,7 @@ def _mixers(path: Path) -> dict[str, dict[str, Any]]:
     """What a file holds; nothing where it is not there or broken."""
     try:
         mixers = json.loads(path.read_text(encoding="utf-8"))["mixers"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     if not isinstance(mixers, dict):
         return {}

@@ -208,6 +208,6 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """A folder's environment.json; empty where there is none."""
     try:
         content = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -10,7 +10,7 @@ import fakes
 import pytest
 import torch
 
-from nha_eval import verdicts
+from nha_eval import cli, verdicts
 from nha_eval.errors import UserError
 from nha_eval.evaluate import prepare, resolve, run_name
 from nha_eval.spec import Spec
@@ -115,6 +115,18 @@ def test_assets_that_cannot_be_had(tmp_path):
     assert run.refused == {"hybrid": "no network either"}
     statuses = {record["cell"]["task"]: record["status"] for record in run.records.values() if record["cell"]["task"]}
     assert statuses == {"needle": "ok", "timing": "unavailable", "riddle": "ok"}
+
+
+@pytest.mark.parametrize("data", ["file", "file/below", "/proc/nowhere"])
+def test_a_data_folder_that_cannot_be_written_is_one_line(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NHA_EVAL_CACHE", "replaced by --data")
+    (tmp_path / "file").write_text("a file")
+    arguments = ["--model", "smollm2-135m", "--costs", "--cost-length", "16", "--out", "run", "--data", data]
+    assert cli.run(["eval", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: cannot fetch smollm2") and "give a folder that can be written with --data" in err
+    assert err.count("\n") == 1
 
 
 def test_weights_that_changed_under_a_run_are_noticed(tmp_path):
