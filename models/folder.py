@@ -18,7 +18,7 @@ from models.errors import ModelUnavailable
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 # Pickles of weights or of a trainer's state may lie beside safetensors, as nothing reads them; not those of a tokenizer.
-TOKENIZER_STEMS = ("tokenizer", "vocab", "merges", "encoder", "special_tokens")
+TOKENIZER_STEMS = ("tokenizer", "vocab", "special_tokens")
 WITH_CODE = ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
 INDEX = "model.safetensors.index.json"
 

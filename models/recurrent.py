@@ -50,7 +50,7 @@ def options_of(config, name: str, kind: type):
     unknown = [key for key in given if key not in known]
     if unknown:
         raise ValueError(f"mixer_options[{name!r}] has {', '.join(map(repr, unknown))}; wanted any of {', '.join(known)}")
-    whole = [f.name for f in fields(kind) if f.type == "int"]
+    whole = [f.name for f in fields(kind) if f.type in (int, "int")]
     for key, value in given.items():
         number = isinstance(value, int if key in whole else int | float) and not isinstance(value, bool)
         if not (number and 0 < value < math.inf):

@@ -204,8 +204,10 @@ def _cost_points(spec: Spec, info: ModelInfo, windows: list[Window]) -> list[tup
     ]
     for extra in spec.costs.extra:
         if extra.model in (info.name, info.label):
-            lengths = _fitting(extra.lengths, True, info, "costs.extra")
-            points += [(length, window) for length in lengths for window in _windows(info, extra.windows or windows)]
+            lengths, own = _fitting(extra.lengths, True, info, "costs.extra"), _windows(info, extra.windows or windows)
+            if len(lengths) * len(own) > MOST_CELLS:
+                raise _too_many()
+            points += [(length, window) for length in lengths for window in own]
     order = {window: place for place, window in enumerate(windows)}
     points = sorted(dict.fromkeys(points), key=lambda point: (point[0], order.get(point[1], len(order))))
     return [(window, length) for length, window in points]

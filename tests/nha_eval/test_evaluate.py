@@ -220,6 +220,14 @@ def test_a_length_that_a_form_cannot_have_is_refused_before_anything_is_loaded(t
         prepare(spec)
 
 
+def test_windows_of_costs_alone_are_said_to_be_ignored_too(tmp_path, capsys):
+    extra = [{"model": "gsa-tiny", "windows": [8, "full"], "lengths": [32]}]
+    prepare(
+        Spec(models=["gsa-tiny", "nha-tiny"], costs={"lengths": [16], "extra": extra}, out=str(tmp_path / "run")), suites={}
+    )
+    assert capsys.readouterr().err.startswith("note: gsa-tiny has no window; 8, full is not applied")
+
+
 def test_windows_of_a_model_without_any_are_said_to_be_ignored(tmp_path, capsys):
     spec = Spec(models=["gsa-tiny"], suites=["recall-local"], windows=[16], costs=False, out=str(tmp_path / "run"))
     prepare(spec)

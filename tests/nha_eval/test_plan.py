@@ -1,5 +1,7 @@
 """The grid: order, windows, lengths, and ids that change with everything that decides a result and with nothing else."""
 
+import time
+
 import fakes
 import pytest
 
@@ -121,6 +123,21 @@ def test_ids_change_with_weights_and_task_version_but_not_with_the_folder():
     assert cells_of(describe=other_weights)[0].id != base
     assert cells_of(known=newer)[0].id != base
     assert cells_of(describe=moved)[0].id == base
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"windows": list(range(2000)), "lengths": list(range(64, 128))},
+        {"windows": list(range(2000)), "costs": {"lengths": list(range(1, 60))}},
+        {"windows": list(range(2000)), "costs": {"extra": [{"model": "a", "lengths": list(range(1, 60))}]}},
+    ],
+)
+def test_a_grid_without_end_is_refused_at_once(content):
+    began = time.monotonic()
+    with pytest.raises(UserError, match="more than 100000 cells"):
+        cells_of(**content)
+    assert time.monotonic() - began < 20
 
 
 def test_ids_are_file_names():
