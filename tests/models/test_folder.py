@@ -89,6 +89,12 @@ def test_weights_in_pickles_alone(name, folder, mark):
     assert not mark.exists()
 
 
+def test_gguf_alone_is_told_what_is_wanted(folder):
+    (folder / "model.safetensors").rename(folder / "model.gguf")
+    for told in refusals(folder):
+        assert "holds no *.safetensors; wanted weights in that format" in told
+
+
 def test_a_pickle_called_safetensors(folder, mark):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Trap(mark)))
     with pytest.raises(ModelUnavailable, match="cannot be read"):
