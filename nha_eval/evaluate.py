@@ -62,10 +62,30 @@ def prepare(
         # GNU OpenMP's threads wait for each other in a busy loop; beside any other busy process that makes small
         # operators a hundred times slower. This many turns of the loop cost nothing on an idle machine.
         variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
-        executor = LocalExecutor(environment=variables)
+        executor = make_executor(spec, variables, threads)
     needs = {info.label: info.needs for info in models}
     needs |= {task.name: tuple(task.needs) for members in suites.values() for task in members}
     return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs)
+
+
+def make_executor(spec: Spec, variables: dict[str, str], threads: int) -> Any:
+    """Where the spec's workers run, with these environment variables and so many threads each. UserError for settings that do
+    not go together."""
+    on_gpu = spec.device.startswith("cuda")
+    if spec.executor == "ray":
+        from nha_eval.ray_executor import RayExecutor, carried
+
+        return RayExecutor(spec.address, cores=threads, gpus=int(on_gpu), most=spec.workers, environment=carried(variables))
+    if spec.address is not None:
+        raise UserError(f"address {spec.address!r} is of a Ray cluster: add --executor ray")
+    room = spec.workers or 1
+    if room == 1 or not on_gpu:
+        return LocalExecutor(environment=variables, room=room)
+    if spec.device != "cuda":
+        raise UserError(f"{room} workers were asked for on {spec.device!r}: give --device cuda, of whose GPUs each takes one")
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [part for part in seen.split(",") if part] if seen else [str(i) for i in range(room)]
+    return LocalExecutor(environment=variables, room=room, gpus=gpus)
 
 
 def expand_early(spec: Spec, suites: dict[str, list[Any]]) -> None:

@@ -117,6 +117,9 @@ class Spec(_Strict):
     costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
     out: str | None = None  # run folder; None: results/runs/NAME
     data: str | None = None  # folder of fetched data and weights; None: NHA_EVAL_CACHE or the user's cache folder
+    executor: Literal["local", "ray"] = "local"  # where workers run: this machine, or a Ray cluster
+    address: str | None = None  # of the Ray cluster; "auto": the one of this machine; None: one is started
+    workers: int | None = Field(None, ge=1)  # at a time; None: one here, as many as fit on a cluster
 
     @field_validator("models", "tasks", mode="before")
     @classmethod
@@ -147,7 +150,7 @@ class Spec(_Strict):
 
     def settings(self) -> dict[str, Any]:
         """All that decides what is measured, as plain data: what a run folder's spec.yaml holds and is compared by."""
-        return self.model_dump(mode="json", exclude={"out", "data"})
+        return self.model_dump(mode="json", exclude={"out", "data", "executor", "address", "workers"})
 
 
 def spec_names() -> list[str]:

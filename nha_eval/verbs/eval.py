@@ -38,6 +38,11 @@ def command(
     cost_batch: Annotated[int | None, typer.Option(help="Batch to measure costs at. Default: 1.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: results/runs/NAME.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of fetched data and weights. Default: the user's cache.")] = None,
+    executor: Annotated[str | None, typer.Option(help="Where workers run: local, or ray. Default: local.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster. Default: one is started here.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Workers at a time. Default: one here, as many as fit on a Ray cluster.")
+    ] = None,
 ) -> int:
     """Evaluate models over windows and suites: accuracy, latency and memory, with a report.
 
@@ -63,6 +68,9 @@ def command(
         "threads": threads,
         "out": None if out is None else str(out),
         "data": None if data is None else str(data),
+        "executor": executor,
+        "address": address,
+        "workers": workers,
     }
     cost_flags = {key: value for key, value in {"lengths": _split(cost_length), "batch": cost_batch}.items() if value}
     if cost_flags and costs is False:
@@ -74,7 +82,7 @@ def command(
         )
     path = None if spec is None else find_spec(spec)
     content = {} if path is None else read_spec(path)
-    changed = {key for key, value in overrides.items() if value is not None} - {"out", "data"}
+    changed = {key for key, value in overrides.items() if value is not None} - {"out", "data", "executor", "address", "workers"}
     checked = make_spec(content, overrides, where="the command line" if path is None else str(path))
     return prepare(checked, name=path.stem if path is not None and not changed else None).go()
 
