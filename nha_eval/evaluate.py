@@ -19,7 +19,7 @@ from nha_eval.environment import physical_cores
 from nha_eval.errors import UserError
 from nha_eval.executors import LocalExecutor
 from nha_eval.plan import ModelInfo, expand
-from nha_eval.runner import Run
+from nha_eval.runner import Run, share_out
 from nha_eval.spec import Spec
 
 
@@ -54,6 +54,10 @@ def prepare(
             print(f"note: {info.label} has no window; {', '.join(map(str, asked))} is not applied to it", file=sys.stderr)
     threads = spec.threads or physical_cores()
     path = Path(spec.out).expanduser() if spec.out else store.RUNS / (name or run_name(spec, models))
+    if spec.share:
+        number, count = (int(part) for part in spec.share.split("/"))
+        cells = [cell for part in share_out(cells, count)[number - 1 :: count] for cell in part]
+        path = path / store.SHARES / f"{number}-of-{count}"
     if spec.data:
         # Read by whoever fetches or looks something up in the cache, here and in workers.
         os.environ["NHA_EVAL_CACHE"] = str(Path(spec.data).expanduser().absolute())

@@ -114,6 +114,16 @@ class Journal:
             return None
         return record
 
+    def adopt(self, other: "Journal") -> None:
+        """Take over the finished cells of another journal that are not here yet."""
+        for file in sorted(other.cells.glob("*.json")):
+            record = other.read(file.stem)
+            if record is None or self.read(file.stem) is not None:
+                continue
+            if "samples_bytes" in record:
+                write_atomic(self.samples / f"{file.stem}.jsonl", (other.samples / f"{file.stem}.jsonl").read_text("utf-8"))
+            write_atomic(self.cells / file.name, file.read_text("utf-8"))
+
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left."""
         for folder in (self.cells, self.samples, self.cells.parent):

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: each is an actor that asks for the GPU or the cores it needs, and holds a worker as any machine does.
+"""Workers on a Ray cluster: each is an actor that asks for the GPU or the cores it needs, and holds a worker as elsewhere.
 
 Ray places the actors and notices when a machine is gone; what a worker is told and tells is the same as anywhere. Every
 machine needs this package at the same version, and the models and data at the same paths or in reach of its own.
@@ -119,13 +119,9 @@ class RayWorker:
         try:
             return self._ray.get(asked)
         except self._ray.exceptions.RayError as problem:
-            return {
-                "event": "died",
-                "returncode": 1,
-                "oom": _was_out_of_memory(problem),
-                "lost": True,
-                "tail": [one_line(problem)],
-            }
+            # Ray's own watch over memory ends what takes too much: that would happen again.
+            full = type(problem).__name__ == "OutOfMemoryError"
+            return {"event": "died", "returncode": 1, "oom": full, "lost": not full, "tail": [one_line(problem)]}
 
     def kill(self) -> None:
         """End it now, with every process that it started."""

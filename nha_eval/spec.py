@@ -120,6 +120,7 @@ class Spec(_Strict):
     executor: Literal["local", "ray"] = "local"  # where workers run: this machine, or a Ray cluster
     address: str | None = None  # of the Ray cluster; "auto": the one of this machine; None: one is started
     workers: int | None = Field(None, ge=1)  # at a time; None: one here, as many as fit on a cluster
+    share: str | None = None  # "2/8": the second of eight shares alone, into the run folder's `shares`
 
     @field_validator("models", "tasks", mode="before")
     @classmethod
@@ -148,9 +149,17 @@ class Spec(_Strict):
             raise ValueError(f"device {value!r}: wanted is auto, cpu, cuda, cuda:N or mps")
         return value
 
+    @field_validator("share")
+    @classmethod
+    def _share(cls, value: str | None) -> str | None:
+        found = re.fullmatch(r"(\d+)/(\d+)", value or "1/1")
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"share {value!r}: wanted is I/N with 1 <= I <= N, such as 2/8")
+        return value
+
     def settings(self) -> dict[str, Any]:
         """All that decides what is measured, as plain data: what a run folder's spec.yaml holds and is compared by."""
-        return self.model_dump(mode="json", exclude={"out", "data", "executor", "address", "workers"})
+        return self.model_dump(mode="json", exclude={"out", "data", "executor", "address", "workers", "share"})
 
 
 def spec_names() -> list[str]:

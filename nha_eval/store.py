@@ -15,10 +15,13 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from nha_eval import environment
 from nha_eval.errors import MachineError, UserError, is_disk_trouble
 from nha_eval.journal import Journal, write_atomic
 from nha_eval.plan import Cell
 
+# Where the shares of a run are worked on that several machines do at once.
+SHARES = "shares"
 SCORE_COLUMNS = [
     "model",
     "window",
@@ -85,6 +88,10 @@ class RunFolder:
         try:
             self._check_spec()
             self.journal.sweep()
+            shares = sorted(self.path.glob(f"{SHARES}/*"))
+            for share in shares:
+                self.journal.adopt(Journal(share))
+            environment.gather(self.path, shares)
         except BaseException:
             self._lock.release()
             raise

@@ -43,6 +43,9 @@ def command(
     workers: Annotated[
         int | None, typer.Option(help="Workers at a time. Default: one here, as many as fit on a Ray cluster.")
     ] = None,
+    share: Annotated[
+        str | None, typer.Option(help="2/8: the second of eight shares alone; without it all are gathered.")
+    ] = None,
 ) -> int:
     """Evaluate models over windows and suites: accuracy, latency and memory, with a report.
 
@@ -71,6 +74,7 @@ def command(
         "executor": executor,
         "address": address,
         "workers": workers,
+        "share": share,
     }
     cost_flags = {key: value for key, value in {"lengths": _split(cost_length), "batch": cost_batch}.items() if value}
     if cost_flags and costs is False:
@@ -82,7 +86,14 @@ def command(
         )
     path = None if spec is None else find_spec(spec)
     content = {} if path is None else read_spec(path)
-    changed = {key for key, value in overrides.items() if value is not None} - {"out", "data", "executor", "address", "workers"}
+    changed = {key for key, value in overrides.items() if value is not None} - {
+        "out",
+        "data",
+        "executor",
+        "address",
+        "workers",
+        "share",
+    }
     checked = make_spec(content, overrides, where="the command line" if path is None else str(path))
     return prepare(checked, name=path.stem if path is not None and not changed else None).go()
 

@@ -1,7 +1,10 @@
 """Several workers at a time, here and on a Ray cluster: the same tables to the byte, and nothing lost with a worker."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -9,6 +12,7 @@ from types import SimpleNamespace
 import fakes
 import pytest
 
+from nha_eval import cli
 from nha_eval.errors import MachineError, UserError
 from nha_eval.evaluate import make_executor
 from nha_eval.executors import LocalExecutor
@@ -140,6 +144,68 @@ def test_ray_that_is_not_there(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UserError, match=r"wants the package ray, which is not installed: pip install .\[ray\]"):
         RayExecutor().start()
+
+
+def test_shares_are_gathered(tmp_path):
+    fakes.make_run(tmp_path / "one").go()
+    for number in (1, 2, 3):
+        share = fakes.make_run(tmp_path / "whole", {"share": f"{number}/3"})
+        assert share.go() == 0
+        assert share.path == tmp_path / "whole" / "shares" / f"{number}-of-3"
+    broken = next((tmp_path / "whole" / "shares" / "1-of-3" / "cells").glob("*.json"))
+    broken.write_text(broken.read_text()[:-20])
+    gathered = fakes.make_run(tmp_path / "whole")
+    assert gathered.go() == 0
+    assert tables(tmp_path / "whole") == tables(tmp_path / "one")
+    models = json.loads((tmp_path / "whole" / "environment.json").read_text())["models"]
+    assert {name: about["weights_hash"] for name, about in models.items()} == {"base": "f00", "hybrid": "f00"}
+    again = fakes.make_run(tmp_path / "whole")
+    again.executor.command = ["/bin/false"]
+    assert again.go() == 0
+
+
+@pytest.mark.parametrize("share", ["0/3", "4/3", "x", "1/", "1/0", "-1/2"])
+def test_a_share_that_is_none(share):
+    with pytest.raises(ValueError, match="wanted is I/N with 1 <= I <= N"):
+        Spec(models=["m"], share=share)
+
+
+def test_a_slurm_script_does_its_shares(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = tmp_path / "my spec.yaml"
+    spec.write_text("models: [nha-tiny]\nsuites: [recall-local]\n")
+    assert cli.run(["slurm", str(spec), "--jobs", "3", "--gpus", "0", "--cpus", "2", "--partition", "cpu", "--out", "a b"]) == 0
+    said = capsys.readouterr().out
+    text = (tmp_path / "my spec.sbatch").read_text()
+    assert "#SBATCH --array=1-3\n" in text
+    assert "--gres" not in text
+    for script in (text, said.splitlines()[1]):
+        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+    # What a job would start, with a Python that only says what it was given.
+    shown = text.replace(f"exec {sys.executable} -m", "printf '%s\\n'").replace("#!", "#")
+    found = subprocess.run(
+        ["bash"], input=shown, text=True, capture_output=True, env={**os.environ, "SLURM_ARRAY_TASK_ID": "2"}, check=True
+    )
+    assert found.stdout.splitlines() == ["nha_eval.cli", "eval", str(spec), "--out", "a b", "--share", "2/3"]
+    assert "--dependency=afterany:$job" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["slurm", "nowhere.yaml"], "no such spec file"),
+        (["slurm", "quickstart", "--time", "1 day"], "time is '1 day': wanted is one word"),
+        (["slurm", "quickstart", "--partition", "a\nb"], "wanted is one word, as SLURM takes it"),
+        (["slurm", "quickstart", "--jobs", "0"], "--jobs"),
+        (["slurm", "quickstart", "--script", "/nowhere/x"], "cannot write /nowhere/x"),
+    ],
+)
+def test_wrong_slurm_arguments(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
