@@ -29,6 +29,8 @@ SCORE_COLUMNS = [
     "metric",
     "value",
     "stderr",
+    "ci_low",
+    "ci_high",
     "n",
     "length",
     "batch_size",
