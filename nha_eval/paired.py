@@ -54,30 +54,43 @@ class Paired:
 
 
 def compare_pairs(
-    a: Sequence[float], b: Sequence[float], clusters: Sequence[Hashable], *, seed: int = 0, resamples: int = RESAMPLES
+    a: Sequence[float],
+    b: Sequence[float],
+    clusters: Sequence[Hashable],
+    *,
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Paired:
     """Compare two settings' scores of the same n documents, a[i] and b[i] of document i, whose cluster is clusters[i].
 
-    `seed` and `resamples` (at least 10,000) are the bootstrap's. Raises ValueError for unlike lengths, for no document, and
-    for values that are no numbers.
+    A score is sum(a) / sum(weights): weights[i] is what a[i] is a sum over (words of a text), 1 each by default. `seed` and
+    `resamples` (at least 10,000) are the bootstrap's. Raises ValueError for unlike lengths, for no document, for values that
+    are no numbers, and for weights that are not above 0.
     """
     a, b, codes = np.asarray(a, dtype=float), np.asarray(b, dtype=float), cluster_codes(clusters)
-    if not len(a) == len(b) == len(codes) or len(a) == 0:
-        raise ValueError(f"{len(a)} values, {len(b)} values and {len(codes)} clusters; wanted are as many of each, at least 1")
+    weights = np.ones(len(a)) if weights is None else np.asarray(weights, dtype=float)
+    if not len(a) == len(b) == len(codes) == len(weights) or len(a) == 0:
+        given = f"{len(a)} values, {len(b)} values, {len(codes)} clusters and {len(weights)} weights"
+        raise ValueError(f"{given}; wanted are as many of each, at least 1")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("some values are infinite or no number; wanted is a number a document")
+    if not (weights > 0).all():
+        raise ValueError("some weights are not above 0; wanted is what each value is a sum over")
     if resamples < RESAMPLES:
         raise ValueError(f"{resamples} resamples; wanted are at least {RESAMPLES}")
     groups, difference = int(codes.max()) + 1, a - b
-    binary = is_right_or_wrong(a) and is_right_or_wrong(b)
+    binary = is_right_or_wrong(a) and is_right_or_wrong(b) and bool((weights == 1).all())
     a_alone, b_alone = (int((difference > 0).sum()), int((difference < 0).sum())) if binary else (None, None)
-    common = {"value_a": float(a.mean()), "value_b": float(b.mean()), "n": len(a), "clusters": groups}
+    common = {"value_a": float(a.sum() / weights.sum()), "value_b": float(b.sum() / weights.sum())}
+    common |= {"n": len(a), "clusters": groups}
     common |= {"a_alone": a_alone, "b_alone": b_alone}
     if binary and groups == len(a):
         low, high = tango_interval(a_alone, b_alone, len(a))
         form = "exact" if a_alone + b_alone < EXACT_BELOW else "mid-p"
         return Paired(**common, low=low, high=high, test=f"McNemar, {form}", p=float(mcnemar(a_alone, b_alone)))
-    p, low, high = wild_bootstrap(np.bincount(codes, weights=difference), np.bincount(codes), seed=seed, resamples=resamples)
+    sums, sizes = (np.bincount(codes, weights=each) for each in (difference, weights))
+    p, low, high = wild_bootstrap(sums, sizes, seed=seed, resamples=resamples)
     if binary:
         share = effective_n(difference, codes) / len(a)
         low, high = tango_interval(a_alone * share, b_alone * share, len(a) * share)
@@ -127,9 +140,9 @@ def tango_interval(a_alone: float, b_alone: float, n: float, confidence: float =
 
 
 def wild_bootstrap(
-    sums: Sequence[float], sizes: Sequence[int], *, seed: int = 0, resamples: int = RESAMPLES
+    sums: Sequence[float], sizes: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float | None, float | None]:
-    """(p, low, high) of a mean difference from each cluster's sum of differences, [G], and its number of documents, [G].
+    """(p, low, high) of a mean difference from each cluster's sum of differences, [G], and its weight, [G].
 
     The wild cluster bootstrap with signs as weights and the hypothesis imposed (Cameron, Gelbach and Miller, Review of
     Economics and Statistics 90, 2008). The 95% interval holds the differences that the same test would not reject. All

@@ -6,17 +6,14 @@ on both sides is `missing`. Both of the latter say why, and take no part in the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nha_eval.comparison.choose import Pair, Side
+from nha_eval.comparison.figures import Refused, choose_metric, document_figures, is_lower_better
 from nha_eval.comparison.folders import ScoredTask, TaskKey
 from nha_eval.errors import UserError, nearest
 from nha_eval.paired import compare_pairs
-from nha_eval.plots._summary import LOWER_IS_BETTER, MAJORITY, metric_name, primary_metric
 from nha_eval.stats import holm
 
 OK, REFUSED, MISSING = "ok", "refused", "missing"
@@ -39,10 +36,6 @@ class Only:
         cell = task.cell
         chosen = ((self.suites, cell["suite"]), (self.tasks, cell["task"]), (self.lengths, cell.get("length")))
         return all(wanted is None or value in wanted for wanted, value in chosen)
-
-
-class Refused(ValueError):
-    """Two scores that must not be compared, and why."""
 
 
 def compare_all(pairs: list[Pair], only: Only, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -113,38 +106,27 @@ def _compared(left: ScoredTask, right: ScoredTask, metric: str | None, seed: int
         one, other = left.cell.get(name), right.cell.get(name)
         if one != other:
             raise Refused(f"other {words}: A's is {one}, B's {other}; scores of unlike {words} measure unlike things")
-    metric = _metric(left, right, metric)
+    metric = choose_metric(left, right, metric)
     a, b = left.documents(), right.documents()
     shared = [doc for doc in a if doc in b]
     if not shared:
         raise Refused(f"no document in common ({len(a)} in A, {len(b)} in B)")
     _check_prompts(left, right, [(doc, a[doc], b[doc]) for doc in shared])
-    values = [_values(task, docs, metric, letter) for task, docs, letter in ((left, a, "A"), (right, b, "B"))]
+    one, other = (document_figures(task, docs, metric, letter) for task, docs, letter in ((left, a, "A"), (right, b, "B")))
+    unlike = [doc for doc in shared if one.weights[doc] != other.weights[doc]]
+    if one.name != other.name or unlike:
+        raise Refused(f"{metric} is over other amounts of text in A and B, so that it cannot be paired by document")
     contexts = [doc if a[doc].get("context_id") is None else str(a[doc]["context_id"]) for doc in shared]
     # A number and a context's name never meet.
     clusters = [(type(context).__name__, context) for context in contexts]
-    found = compare_pairs(*([side[doc] for doc in shared] for side in values), clusters, seed=seed)
+    sums = ([side.sums[doc] for doc in shared] for side in (one, other))
+    found = compare_pairs(*sums, clusters, weights=[one.weights[doc] for doc in shared], seed=seed)
     return {
-        **{"metric": metric, "value_a": found.value_a, "value_b": found.value_b, "difference": found.difference},
+        **{"metric": one.name, "value_a": found.value_a, "value_b": found.value_b, "difference": found.difference},
         **{"ci_low": found.low, "ci_high": found.high, "n": found.n, "clusters": found.clusters},
         **{"right_a_alone": found.a_alone, "right_b_alone": found.b_alone},
         **{"left_out_a": len(a) - len(shared), "left_out_b": len(b) - len(shared), "test": found.test, "p": found.p},
     }
-
-
-def _metric(left: ScoredTask, right: ScoredTask, asked: str | None) -> str:
-    shared = [metric for metric in left.rows if metric in right.rows and metric_name(metric) != MAJORITY]
-    if asked is None:
-        found = primary_metric(shared)
-        if found is None:
-            raise Refused(
-                f"no metric in common that is a score a document (A: {', '.join(left.rows)}; B: {', '.join(right.rows)})"
-            )
-        return found
-    matching = [metric for metric in shared if asked in (metric, metric_name(metric))]
-    if not matching:
-        raise Refused(f"no metric {asked!r}; {nearest(asked, shared, what='metrics')}")
-    return matching[0]
 
 
 def _check_prompts(left: ScoredTask, right: ScoredTask, documents: list[tuple[Any, dict, dict]]) -> None:
@@ -160,28 +142,7 @@ def _check_prompts(left: ScoredTask, right: ScoredTask, documents: list[tuple[An
             )
 
 
-def _values(task: ScoredTask, documents: dict[Any, dict], metric: str, letter: str) -> dict[Any, float]:
-    """Each document's figure. Refused where they are not what the score is the mean of."""
-    values = {doc: (record.get("metrics") or {}).get(metric) for doc, record in documents.items()}
-    without = [doc for doc, value in values.items() if not isinstance(value, int | float)]
-    if without:
-        raise Refused(
-            f"{metric} is no number for {len(without)} of {letter}'s {len(values)} documents, document {without[0]} first; "
-            "choose another with --metric"
-        )
-    score = task.rows[metric]["value"]
-    if not (
-        isinstance(score, int | float)
-        and math.isclose(score, float(np.mean(list(values.values()))), rel_tol=1e-9, abs_tol=1e-12)
-    ):
-        raise Refused(
-            f"{metric} is no mean over documents, so that their differences do not add up to its; choose with --metric"
-        )
-    return values
-
-
 def _verdict(row: dict[str, Any]) -> str:
     if row["p_holm"] >= LEVEL or row["difference"] == 0:
         return NO_DIFFERENCE
-    lower = metric_name(row["metric"]) in LOWER_IS_BETTER
-    return "A is better" if (row["difference"] > 0) != lower else "B is better"
+    return "A is better" if (row["difference"] > 0) != is_lower_better(row["metric"]) else "B is better"

@@ -32,7 +32,7 @@ def add(folder, model, window, samples, *, task="needle", length=512, metric="co
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.yaml").write_text("models: []\n")
     values = [sample["metrics"][metric] for sample in samples]
-    mean = sum(values) / len(values) if value is None and values else value
+    mean = sum(values) / len(values) if value is None and values else value  # `value` for what is no mean
     about = {**CELL, "model": model, "window": window, "task": task, "length": length, **cell}
     rows = [{"metric": metric, "value": mean, "n": len(values)}] if status == "ok" else []
     record = {"status": status, "reason": None if status == "ok" else "no room", "rows": rows, "cell": about}

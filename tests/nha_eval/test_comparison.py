@@ -100,7 +100,8 @@ def test_two_runs_pair_equal_settings(run, tmp_path, capsys):
     assert str(tmp_path) not in (run / "comparisons.csv").read_text().replace(tmp_path.name, "")
     assert call(run, other, "--a", "base:full", "--b", "nha-base:64", "--task", "needle") == 0
     (row,) = table(run / "comparisons.csv")
-    assert (row["p"], row["ci_low"] < "0" < row["ci_high"], row["verdict"]) == ("1.0", True, "no difference shown")
+    assert (row["p"], row["difference"], row["verdict"]) == ("1.0", "0.0", "no difference shown")
+    assert float(row["ci_low"]) < 0 < float(row["ci_high"])
     assert call(run, other, "--baseline", "base:full", "--task", "needle") == 0
     assert [row["model_a"] for row in table(run / "comparisons.csv")] == ["nha-base"]
 
@@ -136,6 +137,36 @@ def test_other_figures_than_right_and_wrong(tmp_path):
     assert (float(row["p"]), float(row["ci_low"]), float(row["ci_high"])) == (expected.p, expected.low, expected.high)
 
 
+def test_perplexities_are_compared_by_their_logarithms(tmp_path, capsys):
+    """Log-likelihoods of texts of unlike lengths, aggregated by lm-eval itself as a perplexity a word and as bits a byte."""
+    from lm_eval.api.metrics import bits_per_byte, perplexity, weighted_perplexity
+
+    rng = np.random.default_rng(4)
+    words = rng.integers(20, 400, 40)
+    likelihoods = {"a": -3.0 * words + 9 * rng.normal(size=40), "b": -3.05 * words + 9 * rng.normal(size=40)}
+    kinds = {"word_perplexity": weighted_perplexity, "bits_per_byte": bits_per_byte, "perplexity": perplexity}
+    folder = tmp_path / "run"
+    for model, found in likelihoods.items():
+        for metric, aggregate in kinds.items():
+            items = [(float(x) / 100, int(w)) for x, w in zip(found, words, strict=True)]
+            items = [x for x, _ in items] if metric == "perplexity" else items
+            samples = [{**s, "metrics": {metric: item}} for s, item in zip(documents([0] * 40), items, strict=True)]
+            add(folder, model, "full", samples, metric=metric, task=metric, value=aggregate(items), length=None)
+    assert call(folder, "--a", "a", "--b", "b") == 0
+    rows = {row["task"]: row for row in table(folder / "comparisons.csv")}
+    assert {row["metric"] for row in rows.values()} == {"log word_perplexity", "bits_per_byte", "log perplexity"}
+    gap = (likelihoods["b"] - likelihoods["a"]).sum() / 100 / words.sum()
+    assert float(rows["word_perplexity"]["difference"]) == pytest.approx(gap)
+    assert float(rows["bits_per_byte"]["difference"]) == pytest.approx(gap / np.log(2))
+    assert rows["bits_per_byte"]["p"] == rows["word_perplexity"]["p"] and float(rows["perplexity"]["p"]) < 0.01
+    # Of perplexity less is better.
+    assert {row["verdict"] for row in rows.values()} == {"A is better"}
+    samples = [{**s, "metrics": {"word_perplexity": (-1.0, 7)}} for s in documents([0] * 40)]
+    add(folder, "c", "full", samples, metric="word_perplexity", task="word_perplexity", value=float(np.exp(1 / 7)), length=None)
+    assert call(folder, "--a", "a", "--b", "c") == 2
+    assert "word_perplexity is over other amounts of text in A and B" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -146,7 +177,7 @@ def test_other_figures_than_right_and_wrong(tmp_path):
             "other prompts in 120 of 120 shared documents, document 0 first (seed 1",
         ),
         ({"documents": {"prompt": "new"}}, "(the data or the template has changed)"),
-        ({"documents": {"metric": "acc"}, "cell": {"metric": "acc"}}, "no metric in common that is a score a document"),
+        ({"documents": {"metric": "acc"}, "cell": {"metric": "acc"}}, "no metric in common (A: acc; B: contains)"),
         ({"cell": {"value": 0.123}}, "contains is no mean over documents"),
     ],
 )
@@ -214,7 +245,7 @@ WRONG = {
     "no full attention": (["TWICE"], "has no full attention to compare with"),
     "no such task": (["RUN", "--task", "neddle"], "--task neddle: nothing of it was scored there; did you mean 'needle'?"),
     "no such length": (["RUN", "--length", "4"], "--length 4: nothing of it was scored there"),
-    "no such metric": (["RUN", "--metric", "contain"], "no metric 'contain'; did you mean 'contains'? (and 3 more)"),
+    "no such metric": (["RUN", "--metric", "contain"], "no metric 'contain' (there: contains) (and 3 more)"),
     "no number": (["RUN", "--seed", "many"], "--seed"),
     "a seed below 0": (["RUN", "--seed", "-1"], "--seed -1: wanted is an integer from 0"),
     "no table": (["RUN", "--out", "RUN/x.txt"], "wanted is a folder, or a name that ends in .csv"),

@@ -175,6 +175,21 @@ def test_tangos_interval_ends_where_the_score_test_says(a_alone, b_alone, n):
         assert abs(statistic) == pytest.approx(1.96, abs=5e-3)
 
 
+def test_weights_are_what_a_score_is_over():
+    """Texts of 5 and of 10 words: as if each word were a value of its own, and the words of a text went together."""
+    rng = np.random.default_rng(10)
+    words = np.repeat([5, 10], 12)
+    a, b = (rng.normal(gap, 1.0, size=(24, 10)) for gap in (0.3, 0.0))
+    for side in (a, b):
+        side[:12, 5:] = 0
+    text = np.repeat(np.arange(24), words)
+    kept = np.arange(10) < words[:, None]
+    whole = compare_pairs(a.sum(1), b.sum(1), range(24), weights=words)
+    single = compare_pairs(a[kept], b[kept], text)
+    for field in ("value_a", "value_b", "p", "low", "high"):
+        assert getattr(whole, field) == pytest.approx(getattr(single, field), abs=1e-9)
+
+
 def test_sure_differences_over_few_contexts_are_not_claimed():
     """A gets all right, B nothing: over 8 contexts 2 of 2^8 signs are as far out, over 5 that is no proof at 5%."""
     found = compare_pairs([1] * 48, [0] * 48, np.repeat(range(8), 6))
@@ -206,9 +221,10 @@ def test_seeds_and_sides():
 @pytest.mark.parametrize(
     ("a", "b", "clusters", "settings", "message"),
     [
-        ([1, 0], [1], [0, 1], {}, "2 values, 1 values and 2 clusters"),
+        ([1, 0], [1], [0, 1], {}, "2 values, 1 values, 2 clusters and 2 weights"),
         ([], [], [], {}, "at least 1"),
         ([1, float("nan")], [1, 0], [0, 1], {}, "wanted is a number a document"),
+        ([1, 0], [1, 1], [0, 1], {"weights": [1, 0]}, "some weights are not above 0"),
         ([1, 0], [1, 1], [0, 1], {"resamples": 99}, f"99 resamples; wanted are at least {RESAMPLES}"),
     ],
 )
