@@ -69,7 +69,7 @@ def test_the_paired_test_finds_more_than_the_unpaired():
 @pytest.mark.parametrize(("contexts", "each", "least"), [(8, 6, 0.0), (20, 4, 0.025), (60, 3, 0.04)])
 def test_the_bootstrap_errs_in_5_of_100_equal_tables_by_context(contexts, each, least):
     """At most 6 of 100, and with many contexts 4 at least; McNemar's test, for which questions stand alone, in far more."""
-    a, b = answers(np.random.default_rng(3), 4_000, contexts, each)
+    a, b = answers(np.random.default_rng(3), 2_500, contexts, each)
     found = [wild_bootstrap(sums, [each] * contexts)[0] <= 0.05 for sums in (a - b).sum(-1)]
     assert least <= np.mean(found) < 0.06
     assert np.mean(mcnemar(*alone(a, b)) <= 0.05) > 0.1
