@@ -3,8 +3,9 @@
     from nha_eval.comparison import compare
     compare("results/runs/quickstart", baseline="smollm2-135m:full")
 
-`folders` reads what was scored, `choose` says which settings are set against each other, `pairing` compares two of them on
-one task, `show` prints and writes the table. `nha_eval.paired` and `nha_eval.stats` hold the statistics.
+`folders` reads what was scored, `choose` says which settings are set against each other, `figures` and `pairing` match their
+documents on one task, `table` makes the rows, `show` prints and writes them. `nha_eval.paired` and `nha_eval.stats` hold the
+statistics.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from nha_eval.comparison.choose import choose_pairs
 from nha_eval.comparison.folders import RunScores, read_run
-from nha_eval.comparison.pairing import OK, REFUSED, Only, compare_all
 from nha_eval.comparison.show import name_runs, print_rows, table_path, write_rows
+from nha_eval.comparison.table import OK, REFUSED, Only, compare_all
 from nha_eval.errors import DONE, WRONG_INPUT, UserError
 from nha_eval.store import find_run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nha_eval.comparison.folders import RunScores
-from nha_eval.comparison.pairing import LEVEL, OK, REFUSED
+from nha_eval.comparison.table import LEVEL, OK, REFUSED
 from nha_eval.errors import UserError, is_disk_trouble
 from nha_eval.journal import write_atomic
 from nha_eval.paired import RESAMPLES
@@ -109,7 +109,9 @@ def side(row: dict[str, Any], letter: str) -> str:
 
 
 def task(row: dict[str, Any]) -> str:
-    """`recall_needle (contains)`."""
+    """`recall_needle (contains)`, or `recall-local, mean of 4 tasks (contains)`."""
+    if row["task"].startswith("mean of "):
+        return f"{row['suite']}, {row['task']}"
     return row["task"] + (f" ({row['metric']})" if row.get("metric") else "")
 
 

@@ -22,6 +22,7 @@ def command(
     task: Annotated[list[str] | None, typer.Option(help="Only this task. Repeatable.")] = None,
     length: Annotated[list[int] | None, typer.Option(help="Only this length in tokens. Repeatable.")] = None,
     metric: Annotated[str | None, typer.Option(help="Metric to compare. Default: each task's main one.")] = None,
+    by: Annotated[str, typer.Option(help="A row a task, or a suite: the mean over its tasks. task or suite.")] = "task",
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder or .csv to write. Default: comparisons.csv in the run.")] = None,
 ) -> int:
@@ -31,9 +32,12 @@ def command(
     task versions or prompts are refused (exit code 2). docs/COMPARE.md says how all of it is computed.
     """
     from nha_eval.comparison import Only, compare
-    from nha_eval.errors import UserError
+    from nha_eval.comparison.table import BY
+    from nha_eval.errors import UserError, nearest
 
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {seed}: wanted is an integer from 0 to {2**32 - 1}")
-    only = Only(*(tuple(wanted) if wanted else None for wanted in (suite, task, length)), metric)
+    if by not in BY:
+        raise UserError(f"--by {by!r}: {nearest(by, BY, what='wanted')}")
+    only = Only(*(tuple(wanted) if wanted else None for wanted in (suite, task, length)), metric, by)
     return compare(run, other, a=a, b=b, baseline=baseline, only=only, seed=seed, out=out)

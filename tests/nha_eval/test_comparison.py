@@ -65,6 +65,34 @@ def test_every_setting_against_full_attention(run, capsys):
     assert shown.rstrip().endswith(str(run / "comparisons.csv"))
 
 
+def test_a_suites_mean_over_its_tasks(run, capsys):
+    """80 documents that stand alone and 120 on 20 texts, of which 6 questions of each task are on one text of both."""
+    few = documents(NARROW[:80]), documents(FULL[:80])
+    add(run, "nha-base", 64, few[0])
+    add(run, "base", "full", few[1])
+    add(run, "nha-base", 64, documents(OTHER[:30], each=6), task="more")
+    add(run, "base", "full", documents(FULL[:30], each=6), task="more")
+    assert call(run, "--a", "nha-base:64", "--b", "base", "--by", "suite") == 0
+    (row,) = table(run / "comparisons.csv")
+    gaps = [(NARROW - FULL)[:80], NARROW - FULL, (OTHER - FULL)[:30]]
+    assert float(row["difference"]) == pytest.approx(np.mean([gap.mean() for gap in gaps]))
+    assert (row["task"], row["n"], row["clusters"], row["test"]) == ("mean of 3 tasks", "230", "100", "bootstrap by context")
+    assert float(row["ci_low"]) < float(row["difference"]) < float(row["ci_high"]) < 0 and row["verdict"] == "B is better"
+    # The same from clustered errors around the suite's mean, texts of two tasks added up before squaring.
+    mean = np.mean([gap.mean() for gap in gaps])
+    sums = np.zeros(100)
+    sums[:20] += (gaps[1] - mean).reshape(20, 6).sum(1) / 120 / 3
+    sums[:5] += (gaps[2] - mean).reshape(5, 6).sum(1) / 30 / 3
+    sums[20:] += (gaps[0] - mean) / 80 / 3
+    width = 2 * 1.96 * np.sqrt((sums**2).sum())
+    assert float(row["ci_high"]) - float(row["ci_low"]) == pytest.approx(width, rel=0.1)
+    assert "recall, mean of 3 tasks" in capsys.readouterr().out
+    assert call(run, "--a", "nha-base:64", "--b", "base", "--by", "suite", "--task", "facts") == 0
+    by_suite = table(run / "comparisons.csv")
+    assert call(run, "--a", "nha-base:64", "--b", "base", "--task", "facts") == 0
+    assert table(run / "comparisons.csv") == by_suite
+
+
 def test_two_named_settings_on_one_task(run, capsys):
     assert call(run, "--a", "base:full", "--b", "nha-base:64", "--task", "needle", "--out", run / "new/table.csv") == 0
     (row,) = table(run / "new/table.csv")
@@ -246,6 +274,7 @@ WRONG = {
     "no such task": (["RUN", "--task", "neddle"], "--task neddle: nothing of it was scored there; did you mean 'needle'?"),
     "no such length": (["RUN", "--length", "4"], "--length 4: nothing of it was scored there"),
     "no such metric": (["RUN", "--metric", "contain"], "no metric 'contain' (there: contains) (and 3 more)"),
+    "no such row": (["RUN", "--by", "suites"], "--by 'suites': did you mean 'suite'?"),
     "no number": (["RUN", "--seed", "many"], "--seed"),
     "a seed below 0": (["RUN", "--seed", "-1"], "--seed -1: wanted is an integer from 0"),
     "no table": (["RUN", "--out", "RUN/x.txt"], "wanted is a folder, or a name that ends in .csv"),

@@ -75,6 +75,16 @@ def test_the_bootstrap_errs_in_5_of_100_equal_tables_by_context(contexts, each, 
     assert np.mean(mcnemar(*alone(a, b)) <= 0.05) > 0.1
 
 
+def test_the_bootstrap_errs_no_more_where_clusters_weigh_unlike():
+    """As in a suite: 60 documents that stand alone, and 20 texts of 6 questions that weigh twice as much a question."""
+    rng = np.random.default_rng(11)
+    alone_sums = np.subtract(*answers(rng, 2_500, 60, 1)).sum(-1)
+    text_sums = 2 * np.subtract(*answers(rng, 2_500, 20, 6)).sum(-1)
+    weights = [1.0] * 60 + [12.0] * 20
+    found = [wild_bootstrap(sums, weights)[0] <= 0.05 for sums in np.concatenate([alone_sums, text_sums], axis=1)]
+    assert 0.035 < np.mean(found) < 0.06
+
+
 def test_drawing_8_contexts_with_replacement_errs_more_often():
     """Why signs are flipped: the other bootstrap of the same differences, around their mean, errs in 10 of 100."""
     rng = np.random.default_rng(3)
