@@ -159,19 +159,22 @@ def wild_bootstrap(
             numbers = np.arange(start, min(start + _CHUNK, 2**groups))
             bits = numbers[:, None] >> np.arange(groups) & 1
         else:
-            bits = rng.integers(0, 2, size=(min(_CHUNK, resamples - start), groups), dtype=np.int8)
-        signs = 1.0 - 2.0 * bits
-        flipped.append(signs @ sums)
-        counted.append(signs @ sizes)
+            drawn = rng.integers(0, 256, size=(min(_CHUNK, resamples - start), -(-groups // 8)), dtype=np.uint8)
+            bits = np.unpackbits(drawn, axis=1, count=groups)
+        # Flipping a sum takes it away twice.
+        chosen = bits.astype(float)
+        flipped.append(total - 2 * (chosen @ sums))
+        counted.append(n - 2 * (chosen @ sizes))
     flipped, counted = np.concatenate(flipped), np.concatenate(counted)
 
     # Sums that are equal but for rounding are equal.
     slack = 1e-9 * max(float(np.abs(sums).sum()), 1e-300)
     larger, equal = np.abs(flipped) > abs(total) + slack, np.abs(np.abs(flipped) - abs(total)) <= slack
-    ties = 0.5 if not every and np.count_nonzero(sums) >= EXACT_BELOW else 1.0
+    ties = 0.5 if not every and np.count_nonzero(np.abs(sums) > slack) >= EXACT_BELOW else 1.0
     hits = larger.sum() + ties * equal.sum()
     p = hits / len(flipped) if every else (1 + hits) / (1 + len(flipped))
-    if np.ptp(sums / sizes) == 0:
+    means = sums / sizes
+    if np.ptp(means) <= 1e-9 * np.abs(means).max():
         return float(min(1.0, p)), None, None
     low, high = _not_rejected(total, n, flipped, counted, every)
     return float(min(1.0, p)), low, high
@@ -187,7 +190,7 @@ def _not_rejected(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ends = np.stack([(total - flipped) / (n - counted), (total + flipped) / (n + counted)])
-    same = (counted == n) | (counted == -n)
+    same = np.abs(np.abs(counted) - n) <= 1e-12 * n
     low = np.sort(np.where(same, -np.inf, ends.min(0)))
     high = np.sort(np.where(same, np.inf, ends.max(0)))[::-1]
     allowed = 1 - CONFIDENCE

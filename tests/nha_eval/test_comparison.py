@@ -70,19 +70,19 @@ def test_a_suites_mean_over_its_tasks(run, capsys):
     few = documents(NARROW[:80]), documents(FULL[:80])
     add(run, "nha-base", 64, few[0])
     add(run, "base", "full", few[1])
-    add(run, "nha-base", 64, documents(OTHER[:30], each=6), task="more")
-    add(run, "base", "full", documents(FULL[:30], each=6), task="more")
+    add(run, "nha-base", 64, documents(OTHER[:90], each=6), task="more")
+    add(run, "base", "full", documents(FULL[:90], each=6), task="more")
     assert call(run, "--a", "nha-base:64", "--b", "base", "--by", "suite") == 0
     (row,) = table(run / "comparisons.csv")
-    gaps = [(NARROW - FULL)[:80], NARROW - FULL, (OTHER - FULL)[:30]]
+    gaps = [(NARROW - FULL)[:80], NARROW - FULL, (OTHER - FULL)[:90]]
     assert float(row["difference"]) == pytest.approx(np.mean([gap.mean() for gap in gaps]))
-    assert (row["task"], row["n"], row["clusters"], row["test"]) == ("mean of 3 tasks", "230", "100", "bootstrap by context")
+    assert (row["task"], row["n"], row["clusters"], row["test"]) == ("mean of 3 tasks", "290", "100", "bootstrap by context")
     assert float(row["ci_low"]) < float(row["difference"]) < float(row["ci_high"]) < 0 and row["verdict"] == "B is better"
     # The same from clustered errors around the suite's mean, texts of two tasks added up before squaring.
     mean = np.mean([gap.mean() for gap in gaps])
     sums = np.zeros(100)
     sums[:20] += (gaps[1] - mean).reshape(20, 6).sum(1) / 120 / 3
-    sums[:5] += (gaps[2] - mean).reshape(5, 6).sum(1) / 30 / 3
+    sums[:15] += (gaps[2] - mean).reshape(15, 6).sum(1) / 90 / 3
     sums[20:] += (gaps[0] - mean) / 80 / 3
     width = 2 * 1.96 * np.sqrt((sums**2).sum())
     assert float(row["ci_high"]) - float(row["ci_low"]) == pytest.approx(width, rel=0.1)
@@ -91,6 +91,19 @@ def test_a_suites_mean_over_its_tasks(run, capsys):
     by_suite = table(run / "comparisons.csv")
     assert call(run, "--a", "nha-base:64", "--b", "base", "--task", "facts") == 0
     assert table(run / "comparisons.csv") == by_suite
+
+
+def test_a_suite_in_which_all_documents_differ_alike_has_no_interval(tmp_path):
+    """Nothing is known of a spread that did not show, whatever rounding says."""
+    folder = tmp_path / "run"
+    for task, number in (("needle", 18), ("facts", 42), ("squad", 30)):
+        for model, value in (("a", 1.0), ("b", 0.0)):
+            add(folder, model, "full", documents([value] * number, each=6), task=task)
+    assert call(folder, "--a", "a", "--b", "b", "--by", "suite") == 0
+    (row,) = table(folder / "comparisons.csv")
+    assert (row["ci_low"], row["ci_high"], float(row["difference"])) == ("", "", pytest.approx(1.0))
+    # Texts of one name are one text: seven of them, of which two choices of signs in 2^7 are as far out.
+    assert float(row["p"]) == 2 / 2**7 and row["verdict"] == "A is better"
 
 
 def test_two_named_settings_on_one_task(run, capsys):
