@@ -47,6 +47,10 @@ def compare(
     path = table_path(first.path if out is None else out)
     write_rows(path, rows)
     print_rows(rows)
+    for run in [first] if second is first else [first, second]:
+        if run.broken:
+            why = "broken or without their samples; its `eval` command does them again"
+            print(f"left out: {run.broken} cells of {run.path} that are {why}")
     print(path)
     return WRONG_INPUT if any(row["status"] == REFUSED for row in rows) else DONE
 

@@ -62,6 +62,7 @@ class RunScores:
     path: Path
     tasks: dict[Setting, dict[TaskKey, ScoredTask]] = field(default_factory=dict)
     name: str = ""  # what tables call the run
+    broken: int = 0  # cells that cannot be read, or are without their samples
 
     def settings_like(self, given: str) -> list[Setting]:
         """The setting MODEL:WINDOW, or all those of a model. A model's name may hold colons itself."""
@@ -73,11 +74,10 @@ def read_run(path: Path) -> RunScores:
     """Read a run folder, finished or not. Raises UserError when nothing in it was scored document by document."""
     journal, found = Journal(path), RunScores(path)
     newest: dict[tuple[Setting, TaskKey], str] = {}
-    broken = 0
     for file in sorted(journal.cells.glob("*.json")):
         record = journal.read(file.stem)
         if record is None:
-            broken += 1
+            found.broken += 1
             continue
         cell = record.get("cell") or {}
         if cell.get("kind") != "score":
@@ -89,7 +89,7 @@ def read_run(path: Path) -> RunScores:
             newest[setting, key] = when
             found.tasks.setdefault(setting, {})[key] = ScoredTask(record, journal.samples / f"{file.stem}.jsonl")
     if not any(task.record["status"] == "ok" for tasks in found.tasks.values() for task in tasks.values()):
-        why = f"{broken} cells there are broken or without their samples" if broken else "it has no scored cell"
+        why = f"broken or without their samples: {found.broken} cells" if found.broken else "it has no scored cell"
         raise UserError(
             f"{path} holds no samples to compare ({why}): give the folder that `eval` wrote, with its cells/ and samples/"
         )

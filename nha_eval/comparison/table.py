@@ -40,10 +40,14 @@ class Only:
 
 
 def compare_all(pairs: list[Pair], only: Only, *, seed: int = 0) -> list[dict[str, Any]]:
-    """The rows (see `show.COLUMNS`), p values corrected over all that are `ok`. Raises UserError where `only` leaves none."""
+    """The rows (see `show.COLUMNS`), p values corrected over all that are `ok`.
+
+    Raises UserError for a suite, task or length that was not scored, and where `only` leaves no row.
+    """
+    _check_names(pairs, only)
     rows = [row for pair in pairs for row in _rows(pair, only, seed)]
     if not rows:
-        raise UserError(_none_chosen(pairs, only))
+        raise UserError("--suite, --task and --length together leave nothing to compare: leave one out")
     compared = [row for row in rows if row["status"] == OK]
     for row, p in zip(compared, holm([row["p"] for row in compared]), strict=True):
         row["p_holm"] = float(p)
@@ -75,18 +79,14 @@ def _tasks(pair: Pair, only: Only) -> list[TaskKey]:
     return sorted(keys, key=lambda key: (keys[key], key[0], key[1] or 0))
 
 
-def _none_chosen(pairs: list[Pair], only: Only) -> str:
+def _check_names(pairs: list[Pair], only: Only) -> None:
+    """Raise UserError for a suite, task or length that neither side of any pair has."""
     cells = [task.cell for pair in pairs for side in pair for task in side.run.tasks[side.setting].values()]
-    for option, wanted, name in (
-        ("suite", only.suites, "suite"),
-        ("task", only.tasks, "task"),
-        ("length", only.lengths, "length"),
-    ):
+    for name, wanted in (("suite", only.suites), ("task", only.tasks), ("length", only.lengths)):
         known = list(dict.fromkeys(str(cell[name]) for cell in cells if cell.get(name) is not None))
         unknown = [str(value) for value in wanted or () if str(value) not in known]
         if unknown:
-            return f"--{option} {unknown[0]}: nothing of it was scored there; {nearest(unknown[0], known, what='scored')}"
-    return "--suite, --task and --length together leave nothing to compare: leave one out"
+            raise UserError(f"--{name} {unknown[0]}: nothing of it was scored; {nearest(unknown[0], known, what='scored')}")
 
 
 def _task(pair: Pair, key: TaskKey, metric: str | None) -> tuple[dict[str, Any], Matched | None]:

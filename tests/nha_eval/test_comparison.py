@@ -66,7 +66,7 @@ def test_every_setting_against_full_attention(run, capsys):
 
 
 def test_a_suites_mean_over_its_tasks(run, capsys):
-    """80 documents that stand alone and 120 on 20 texts, of which 6 questions of each task are on one text of both."""
+    """A task of 80 documents that stand alone, and two of 6 questions a text, whose texts are the same."""
     few = documents(NARROW[:80]), documents(FULL[:80])
     add(run, "nha-base", 64, few[0])
     add(run, "base", "full", few[1])
@@ -256,6 +256,14 @@ def test_a_cell_that_failed_is_missing_not_refused(run):
     assert rows["needle"]["status"] == "ok"
 
 
+def test_cells_that_cannot_be_read_are_left_out_and_counted(run, capsys):
+    (run / "cells/half.json").write_text('{"cell": {')
+    next((run / "samples").glob("nha-base-full-facts-*")).unlink()
+    assert call(run, "--baseline", "base:full") == 0
+    assert [row["status"] for row in table(run / "comparisons.csv")] == ["ok", "ok", "missing", "ok"]
+    assert f"left out: 2 cells of {run} that are broken or without their samples" in capsys.readouterr().out
+
+
 def test_the_newest_version_of_a_task_counts(run):
     for model, window, right in (("base", "full", FULL), ("nha-base", 64, FULL)):
         add(run, model, window, documents(right, prompt="new"), task_version="2.0", finished="2026-02-01T00:00:00+00:00")
@@ -268,7 +276,7 @@ WRONG = {
     "no such folder": (["nowhere"], "no such run: 'nowhere'"),
     "no such second folder": (["RUN", "nowhere"], "no such run: 'nowhere'"),
     "no samples": (["EMPTY"], "holds no samples to compare (it has no scored cell)"),
-    "samples that are gone": (["GONE"], "1 cells there are broken or without their samples"),
+    "samples that are gone": (["GONE"], "(broken or without their samples: 1 cells)"),
     "samples that are broken": (["BROKEN", "--a", "a", "--b", "b"], "cannot be read (JSONDecodeError): remove it, and give"),
     "a document twice": (["TWICE", "--a", "a", "--b", "b"], "holds a document twice"),
     "nothing shared": (["RUN", "APART", "--a", "base:full", "--b", "c"], "no document in common (120 in A, 30 in B)"),
@@ -284,8 +292,15 @@ WRONG = {
     ),
     "a baseline alone": (["APART", "--baseline", "c"], "holds no setting beside the baseline 'c'"),
     "no full attention": (["TWICE"], "has no full attention to compare with"),
-    "no such task": (["RUN", "--task", "neddle"], "--task neddle: nothing of it was scored there; did you mean 'needle'?"),
-    "no such length": (["RUN", "--length", "4"], "--length 4: nothing of it was scored there"),
+    "no such task": (
+        ["RUN", "--task", "facts", "--task", "neddle"],
+        "--task neddle: nothing of it was scored; did you mean 'needle'?",
+    ),
+    "no such length": (["RUN", "--length", "4"], "--length 4: nothing of it was scored; scored: 512"),
+    "a task at another's length": (
+        ["LENGTHS", "--baseline", "a", "--task", "needle", "--length", "64"],
+        "leave nothing to compare",
+    ),
     "no such metric": (["RUN", "--metric", "contain"], "no metric 'contain' (there: contains) (and 3 more)"),
     "no such row": (["RUN", "--by", "suites"], "--by 'suites': did you mean 'suite'?"),
     "no number": (["RUN", "--seed", "many"], "--seed"),
@@ -311,6 +326,9 @@ def test_wrong_input_is_one_line_and_code_2(run, tmp_path, case, capsys):
             broken = "{" + text[1:].replace('"', " ", 1) if name == "BROKEN" else text.replace(text.splitlines()[1], line)
             # Of the same length, so that the journal takes it.
             path.write_text(broken)
+    for model in "ab":
+        add(tmp_path / "LENGTHS", model, 8, documents(FULL))
+        add(tmp_path / "LENGTHS", model, 8, documents(FULL), task="facts", length=64)
     arguments, words = WRONG[case]
     assert (
         call(*(str(a).replace("RUN", str(run)) if "RUN" in a else tmp_path / a if a.isupper() else a for a in arguments)) == 2
