@@ -1,7 +1,7 @@
 """One task's scores: lm-eval builds the task, runs it and computes every metric; this turns the results into rows.
 
-Values are lm-eval's own, to the last digit. Added to them: a standard error that minds documents sharing a context,
-the score of the best constant answer beside a choice task's accuracy, and one small record for each document.
+Values are lm-eval's own, to the last digit. Added to them: a standard error that minds documents sharing a context, a 95%
+interval, the score of the best constant answer beside a choice task's accuracy, and one small record for each document.
 
     from models.presets import load
     from nha_eval.lm import HarnessLM
@@ -26,18 +26,25 @@ import numpy as np
 import torch
 from lm_eval import evaluator
 from lm_eval.api import task as lm_eval_task
+from lm_eval.api.metrics import bits_per_byte, weighted_perplexity
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.tasks import TaskManager
 
 from nha_eval import hub
 from nha_eval.errors import UserError, nearest, one_line
-from nha_eval.stats import clustered_stderr
+from nha_eval.stats import bootstrap_stderr, clustered_stderr, score_interval
 from tasks import TASKS_PATH
+
+NORMAL = 1.96  # half a 95% interval in standard errors
+# Of these, each over pairs (log-likelihood, weight), lm-eval gives no error.
+RATIOS = (weighted_perplexity, bits_per_byte)
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One figure: `value` of `metric` over `n` documents; `stderr` is None where it is not defined."""
+    """One figure: `value` of `metric` over `n` documents; `stderr` and the 95% interval from `ci_low` to `ci_high` are None
+    where they are not defined (one document, unless its answer is right or wrong; a metric with neither form).
+    """
 
     task: str
     task_version: str
@@ -45,6 +52,8 @@ class ScoreRow:
     metric: str
     value: float
     stderr: float | None
+    ci_low: float | None
+    ci_high: float | None
     n: int
     length: int | None
 
@@ -92,7 +101,7 @@ def score_task(
         )
     figures, logged = results["results"][task_name], results["samples"][task_name]
     common = {"task": task_name, "length": length, **_provenance(task)}
-    rows = [ScoreRow(**common, **figure) for figure in _figures(figures, logged)]
+    rows = [ScoreRow(**common, **figure) for figure in _figures(figures, logged, task.aggregation(), bootstrap_iters)]
     if task.OUTPUT_TYPE == "multiple_choice":
         rows.append(ScoreRow(**common, metric="majority", **_majority(task, logged)))
     return TaskScore(rows, _samples(task, logged), getattr(lm, "truncated", 0) - truncated)
@@ -151,20 +160,47 @@ def _provenance(task: Any) -> dict[str, str]:
     return {"task_version": str(task.VERSION), "protocol": str(metadata.get("protocol", "lmeval"))}
 
 
-def _figures(results: dict[str, Any], logged: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """metric, value, stderr and n of each metric that lm-eval computed."""
+def _figures(
+    results: dict[str, Any], logged: list[dict[str, Any]], aggregations: dict[str, Any], resamples: int
+) -> Iterator[dict[str, Any]]:
+    """metric, value, stderr, interval and n of each metric that lm-eval computed."""
     for key, value in results.items():
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float, np.number)):
             continue
         used = [sample for sample in logged if sample["filter"] == filter_name and metric in sample]
         values = [sample[metric] for sample in used]
-        stderr = results.get(f"{metric}_stderr,{filter_name}")
-        if _share_contexts(used):
-            # A metric that is no mean over documents has no clustered form here, and lm-eval's would be too small.
-            stderr = _stderr(values, used) if _is_mean(value, values) else None
+        stderr, interval = _number(results.get(f"{metric}_stderr,{filter_name}")), None
+        if _is_mean(value, values):
+            if _share_contexts(used):
+                stderr = clustered_stderr(values, _contexts(used))
+            interval = score_interval(values, _contexts(used))
+        else:
+            # lm-eval bootstraps some of these, over documents; where they share contexts that would be too small.
+            smooth = aggregations.get(metric) in RATIOS
+            if smooth or (stderr is not None and _share_contexts(used)):
+                stderr = _bootstrapped(aggregations[metric], values, _contexts(used), resamples)
+            interval = _normal_interval(float(value), stderr)
         name = metric if filter_name == "none" else key
-        yield {"metric": name, "value": float(value), "stderr": _number(stderr), "n": len(used)}
+        yield {"metric": name, "value": float(value), "stderr": stderr, **_bounds(interval), "n": len(used)}
+
+
+def _bootstrapped(aggregate: Any, values: list[Any], contexts: list[Any], resamples: int) -> float | None:
+    try:
+        return _number(bootstrap_stderr(aggregate, values, contexts, resamples))
+    except (OverflowError, ZeroDivisionError):
+        # A perplexity beyond all numbers in one resample has no standard error; the score itself stands.
+        return None
+
+
+def _normal_interval(value: float, stderr: float | None) -> tuple[float, float] | None:
+    known = stderr and math.isfinite(value) and math.isfinite(stderr)
+    return (value - NORMAL * stderr, value + NORMAL * stderr) if known else None
+
+
+def _bounds(interval: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {"ci_low": low, "ci_high": high}
 
 
 def _share_contexts(samples: list[dict[str, Any]]) -> bool:
@@ -173,10 +209,9 @@ def _share_contexts(samples: list[dict[str, Any]]) -> bool:
     return len(set(known)) < len(known)
 
 
-def _stderr(values: list[float], samples: list[dict[str, Any]]) -> float | None:
-    """By context; a document without one stands alone. The sample standard error where no context is shared."""
-    own = [sample["doc"].get("context_id") for sample in samples]
-    return clustered_stderr(values, [i if c is None else str(c) for i, c in enumerate(own)])
+def _contexts(samples: list[dict[str, Any]]) -> list[str | int]:
+    """Each document's context; one without any is its own."""
+    return [i if c is None else str(c) for i, c in enumerate(sample["doc"].get("context_id") for sample in samples)]
 
 
 def _is_mean(value: float, values: list[Any]) -> bool:
@@ -211,7 +246,9 @@ def _majority(task: Any, logged: list[dict[str, Any]]) -> dict[str, Any]:
     counts = Counter(answer for answers in right for answer in answers)
     best = max(counts, key=lambda answer: (counts[answer], str(answer)), default=None)
     values = [float(best in answers) for answers in right]
-    return {"value": float(np.mean(values)), "stderr": _stderr(values, samples), "n": len(values)}
+    contexts = _contexts(samples)
+    stderr, interval = clustered_stderr(values, contexts), score_interval(values, contexts)
+    return {"value": float(np.mean(values)), "stderr": stderr, **_bounds(interval), "n": len(values)}
 
 
 def _samples(task: Any, logged: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ SCORE_COLUMNS = [
     "metric",
     "value",
     "stderr",
+    "ci_low",
+    "ci_high",
     "n",
     "length",
     "batch_size",

@@ -15,7 +15,7 @@ from nha_eval.plots._lines import PHASES, phase_groups
 from nha_eval.plots._settings import setting_label, settings_of, suite_label
 from nha_eval.plots._summary import of_group, suite_groups, suite_scores, task_scores
 
-from .tables import MISSING, NOT_RUN, Table, count, number, score, size
+from .tables import MISSING, NOT_RUN, Table, count, interval, number, score, size
 
 # A page of tables longer than this is read by a machine rather than by a person; the CSV files hold everything.
 _MOST_ROWS = 600
@@ -89,11 +89,11 @@ def every_score(frames: Frames) -> Table | None:
             *(clean_text(text, 60) for text in (row.suite, row.task)),
             count(row.length),
             *(setting_label((row.model, row.window), 60), clean_text(row.metric, 40)),
-            *(score(row.value, row.stderr), count(row.n)),
+            *(score(row.value, row.stderr or math.nan), interval(row.ci_low, row.ci_high), count(row.n)),
         ]
         for row in ok.head(_MOST_ROWS).itertuples()
     ]
-    columns = ["suite", "task", "length", "setting", "metric", "value", "n"]
+    columns = ["suite", "task", "length", "setting", "metric", "value", "95% interval", "n"]
     return Table("Every metric", columns, rows, 5, len(ok) - len(rows))
 
 
