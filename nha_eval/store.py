@@ -32,8 +32,6 @@ SCORE_COLUMNS = [
     "metric",
     "value",
     "stderr",
-    "ci_low",
-    "ci_high",
     "n",
     "length",
     "batch_size",
@@ -43,6 +41,9 @@ SCORE_COLUMNS = [
     "seed",
     "status",
     "reason",
+    # The 95% interval; last, so that what reads the columns before them by place still does.
+    "ci_low",
+    "ci_high",
 ]
 COST_COLUMNS = [
     "model",

@@ -277,7 +277,7 @@ WRONG = {
     "no such second folder": (["RUN", "nowhere"], "no such run: 'nowhere'"),
     "no samples": (["EMPTY"], "holds no samples to compare (it has no scored cell)"),
     "samples that are gone": (["GONE"], "(broken or without their samples: 1 cells)"),
-    "samples that are broken": (["BROKEN", "--a", "a", "--b", "b"], "cannot be read (JSONDecodeError): remove it, and give"),
+    "samples that are broken": (["BROKEN", "--a", "a", "--b", "b"], "(broken or without their samples: 2 cells)"),
     "a document twice": (["TWICE", "--a", "a", "--b", "b"], "holds a document twice"),
     "nothing shared": (["RUN", "APART", "--a", "base:full", "--b", "c"], "no document in common (120 in A, 30 in B)"),
     "no setting in common": (["RUN", "TWICE"], "have no setting in common: give --a and --b, or --baseline (settings in"),
@@ -317,15 +317,12 @@ def test_wrong_input_is_one_line_and_code_2(run, tmp_path, case, capsys):
     (tmp_path / "EMPTY/spec.yaml").write_text("models: []\n")
     add(tmp_path / "GONE", "a", 8, documents(FULL))
     next((tmp_path / "GONE/samples").iterdir()).unlink()
-    for name in ("BROKEN", "TWICE"):
-        add(tmp_path / name, "a", 8, documents(FULL))
-        add(tmp_path / name, "b", 8, documents(FULL))
-        for path in (tmp_path / name / "samples").iterdir():
-            text = path.read_text()
-            line = text.splitlines()[0]
-            broken = "{" + text[1:].replace('"', " ", 1) if name == "BROKEN" else text.replace(text.splitlines()[1], line)
-            # Of the same length, so that the journal takes it.
-            path.write_text(broken)
+    for model in "ab":
+        add(tmp_path / "BROKEN", model, 8, documents(FULL))
+        twice = documents(FULL)
+        add(tmp_path / "TWICE", model, 8, [twice[0], *twice[:-1]])
+    for path in (tmp_path / "BROKEN" / "samples").iterdir():
+        path.write_text("{" + path.read_text()[1:].replace('"', " ", 1))
     for model in "ab":
         add(tmp_path / "LENGTHS", model, 8, documents(FULL))
         add(tmp_path / "LENGTHS", model, 8, documents(FULL), task="facts", length=64)
