@@ -2,15 +2,29 @@
 
 import sys
 
+import hub_docs
 import pytest
 from lm_eval.tasks import TaskManager
 
 from tasks import TASKS_PATH
-from tasks.suites import TaskInfo, suite_names, suite_tasks
+from tasks.hub_recall import cutting_with
+from tasks.suites import TaskInfo, lm_eval_folder, own_task, suite_names, suite_tasks
 from tasks.synthetic import generator
 
-TASKS = [task for suite in suite_names() for task in suite_tasks(suite)]
+ALL = [task for suite in suite_names() for task in suite_tasks(suite)]
+TASKS = [task for task in ALL if task.folder is None]
+TAGS = list(dict.fromkeys(task.suite for task in TASKS))
+LM_EVALS = [task for task in ALL if task.folder is not None]
 SMALL = {"lengths": [512], "contexts": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hub_data(tmp_path_factory):
+    """Documents in the hub's schema, where the hub's would be read."""
+    SMALL["data"] = hub_docs.write_all(tmp_path_factory.mktemp("hub"))
+    with cutting_with(hub_docs.word_tokenizer()):
+        yield
+    del SMALL["data"]
 
 
 def load(name: str, metadata: dict = SMALL):
@@ -45,12 +59,13 @@ def test_gold_scores_100_and_empty_0(small_data, info: TaskInfo):
 def test_what_the_suite_says_is_what_lm_eval_loads(small_data, info: TaskInfo):
     task = load(info.name)
     assert str(task.VERSION) == info.version
-    assert task.config.metadata["protocol"] == info.protocol == info.suite
+    assert task.config.metadata["protocol"] == info.protocol
+    assert info.protocol == (info.suite if info.suite.endswith("-local") else info.suite.replace("recall", "pla"))
     assert info.name.startswith(("recall_", "commonsense_"))
     assert info.has_lengths == bool(info.default_lengths) == info.name.startswith("recall_")
 
 
-@pytest.mark.parametrize("suite", suite_names())
+@pytest.mark.parametrize("suite", TAGS)
 def test_a_suite_is_an_lm_eval_tag(small_data, suite):
     manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=SMALL)
     assert sorted(manager.load(suite)["tasks"]) == [info.name for info in suite_tasks(suite)]
@@ -68,6 +83,28 @@ def test_few_shot_prefix_is_long_shared_and_not_evaluated(small_data, name):
     for shot in shots:
         assert f"{task.doc_to_text(shot)} {shot['choices'][shot['gold']]}\n\n" in prefix
     assert not {shot["context_id"] for shot in shots} & {doc["context_id"] for doc in docs}
+
+
+@pytest.mark.parametrize("info", LM_EVALS, ids=lambda info: info.name)
+def test_lm_evals_own_tasks_are_where_the_suites_say(info: TaskInfo):
+    """Version and data as lm-eval has them, from its index of that folder and, for a task in Python, from its class."""
+    manager = TaskManager(include_path=str(lm_eval_folder() / info.folder), include_defaults=False)
+    entry = manager.task_index[info.name]
+    config = manager._factory._load_full_config(entry)
+    cls = config.get("class")
+    version = cls.VERSION if cls else config["metadata"]["version"]
+    hub_id = cls.DATASET_PATH if cls else config["dataset_path"]
+    assert (str(version), hub_id) == (info.version, info.sources[0][1])
+    assert own_task(info.name) == next(task for task in LM_EVALS if task.name == info.name)
+
+
+def test_a_group_names_its_members_for_plain_lm_eval():
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
+    groups = {suite for suite in suite_names() if suite not in TAGS}
+    assert set(manager.all_groups) == groups and groups >= {"commonsense", "recall-lmeval"}
+    for suite in groups:
+        listed = manager.task_index[suite].cfg["task"]
+        assert sorted(listed) == [info.name for info in suite_tasks(suite)]
 
 
 def test_lengths_come_from_lm_evals_metadata():

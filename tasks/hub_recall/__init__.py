@@ -1,0 +1,183 @@
+"""The recall-intensive suite (FDA, SWDE, SQuAD, NQ, TriviaQA, DROP) under the protocol `pla`, as lm-eval's `custom_dataset`.
+
+`pla` is the protocol of prefix-linear-attention ("Just read twice", arXiv 2407.05483), under which most tables of this
+field were made: each context is cut to `length - 50` tokens around the answer (`cutting.py`), the prompts are `forms.py`'s.
+lm-eval's own fda, swde and squad_completion are another protocol, with other scores.
+
+Settings are a task's metadata. Tokens are the model's own, so that models of unlike vocabularies read unlike texts; `tokenizer`
+names a fixed one instead. Under plain lm-eval the model's is found by its `pretrained` argument:
+
+    lm_eval --model hf --model_args pretrained=FOLDER --include_path tasks --tasks recall \
+        --metadata '{"lengths": [1024], "data": {"fda": "fda.jsonl"}}'
+"""
+
+import contextlib
+import logging
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.hub_data import split_of
+from tasks.hub_recall.cutting import cut as cut_context
+from tasks.hub_recall.forms import FORMS, Doc, Form, answers
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+ANSWER_ROOM = 50  # tokens of `length` left to the answer
+SPLIT = "validation"
+_log = logging.getLogger(__name__)
+_models_own: ContextVar[Any] = ContextVar("the tokenizer of the model at hand", default=None)
+
+
+@contextlib.contextmanager
+def cutting_with(tokenizer: Any) -> Iterator[None]:
+    """Contexts of tasks built inside are cut in tokens of `tokenizer`, unless their metadata names another one."""
+    token = _models_own.set(tokenizer)
+    try:
+        yield
+    finally:
+        _models_own.reset(token)
+
+
+def dataset(
+    form: str,
+    sources: Mapping[str, str],
+    lengths: int | Sequence[int] = (1024,),
+    cut: str = "around-answer",
+    truncation: str | None = None,
+    twice: bool = False,
+    tokenizer: str | None = None,
+    pretrained: str | None = None,
+    data: Mapping[str, str] | None = None,
+    **_unused,
+) -> "dict[str, Dataset]":
+    """lm-eval's `custom_dataset`: {"test": documents of every length in turn}.
+
+    `sources` maps names to hub ids; with several, a name ends in the length that it was made for and the one that fits is
+    read. `cut` is the protocol's policy, `truncation` another one in its place, `data` local folders or files by name or
+    hub id. Raises ValueError for settings or data that cannot be used, OSError where the hub cannot be had.
+    """
+    from datasets import Dataset
+
+    if form not in FORMS:
+        raise ValueError(f"no form named {form!r} (there are: {', '.join(FORMS)})")
+    turn = _tokenizer(tokenizer, pretrained)
+    docs: list[Doc] = []
+    for length in [lengths] if isinstance(lengths, int) else lengths:
+        source = source_for(sources, int(length))
+        raw = split_of(sources[source], SPLIT, given_for(source, sources[source], data or {}))
+        docs += documents(form, raw, int(length), truncation or cut, turn, twice=twice)
+    if not docs:
+        raise ValueError(f"{form}: no document is left at lengths {lengths} under truncation {truncation or cut!r}")
+    return {"test": Dataset.from_list(docs)}
+
+
+def source_for(sources: Mapping[str, str], length: int) -> str:
+    """The name of the data set for contexts of `length` tokens: the shortest made for that many, else the longest."""
+    made_for = {name: int(size.group()) for name in sources if (size := re.search(r"\d+$", name))}
+    if not made_for:
+        return next(iter(sources))
+    fitting = [name for name, size in made_for.items() if size >= length]
+    return min(fitting, key=made_for.get) if fitting else max(made_for, key=made_for.get)
+
+
+def given_for(name: str, hub_id: str, data: Mapping[str, str]) -> str | None:
+    """The local path in place of a data set: by its name, its hub id, or the name without the length (`nq` for `nq_512`)."""
+    return next((data[key] for key in (name, hub_id, re.sub(r"_\d+$", "", name)) if key in data), None)
+
+
+def _tokenizer(named: str | None, pretrained: str | None) -> Any:
+    if named is None and (own := _models_own.get()) is not None:
+        return own
+    wanted = named or pretrained
+    if not isinstance(wanted, str):
+        raise ValueError("the contexts are cut in tokens: give `tokenizer` (a folder or hub id) in the task's metadata")
+    return _loaded(wanted)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name)
+
+
+def documents(name: str, raw: Sequence[Doc], length: int, policy: str, tokenizer: Any, twice: bool = False) -> list[Doc]:
+    """The documents of a form, ready to ask; `length` and the cut are in tokens.
+
+    Keys: prompt, answers, context_id, length, item (its place in the data), truncated (whether the cut took something),
+    held and survives (whether an answer stands in the context before and after the cut). Left out: documents without an
+    answer, or, where the cut is around the answer, with one (or a key) of a single character; and what the policy `skip`
+    leaves out.
+    """
+    form = FORMS[name]
+    check_fields(name, list(raw.column_names if hasattr(raw, "column_names") else raw[0]), twice)
+    docs = []
+    for item, doc in enumerate(raw):
+        if _asks_nothing(doc, form.sought if policy == "around-answer" else ()):
+            continue
+        text = (form.before_cut or str)(doc[form.context]).strip()
+        left = cut_context(text, policy, length - ANSWER_ROOM, tokenizer, _place(text, doc, form), doc.get("tok_pos"))
+        if left is None:
+            continue
+        accepted = answers(doc)
+        docs.append(
+            {
+                "prompt": (form.twice if twice else form.once)({**doc, form.context: left.text}),
+                "answers": accepted,
+                "context_id": _source_document(name, doc, form),
+                "length": length,
+                "item": item,
+                "truncated": left.truncated,
+                "held": stands_in(accepted, text),
+                "survives": stands_in(accepted, left.text),
+            }
+        )
+    if dropped := len(raw) - len(docs):
+        _log.info("%s: %d of %d documents left out: no answer to look for, or too long for %r", name, dropped, len(raw), policy)
+    return docs
+
+
+def check_fields(name: str, there: Sequence[str], twice: bool = False) -> None:
+    """Raises ValueError where documents of a form lack fields of the hub's schema."""
+    form = FORMS[name]
+    wanted = (*form.fields, *(form.twice_fields if twice else ()))
+    if missing := [field for field in wanted if field not in there]:
+        raise ValueError(
+            f"{name}: the documents lack {', '.join(missing)}; they hold {', '.join(there)}, wanted is the hub's schema: "
+            f"{', '.join(wanted)}"
+        )
+
+
+def stands_in(accepted: Sequence[str], text: str) -> bool:
+    """Whether one of the answers stands in the text, ignoring case."""
+    return any(answer.casefold() in text.casefold() for answer in accepted)
+
+
+def _first(value: Any) -> str:
+    return (value if isinstance(value, str) else next(iter(value), "")).strip()
+
+
+def _asks_nothing(doc: Doc, sought: Sequence[str]) -> bool:
+    return not answers(doc) or any(len(_first(doc[field])) <= 1 for field in sought)
+
+
+def _place(text: str, doc: Doc, form: Form) -> int:
+    """Where the first of the sought strings begins, in characters; else where another accepted answer does; else -1."""
+    for strings in ([_first(doc[field]) for field in form.sought], *([other] for other in doc.get("alt_answers") or ())):
+        found = [match.start() for string in strings if (match := re.search(re.escape(string), text, re.IGNORECASE))]
+        if found:
+            return min(found)
+    return -1
+
+
+def _source_document(name: str, doc: Doc, form: Form) -> str:
+    """What tells the document that several questions share, so that standard errors mind it."""
+    known = next((str(doc[field]) for field in form.source if doc.get(field)), None)
+    passage = doc.get("context") or doc[form.context]
+    return f"{name}-{known or f'{zlib.crc32(passage.encode()):08x}'}"
