@@ -18,7 +18,9 @@ from nha_eval import catalog, store
 from nha_eval.environment import physical_cores
 from nha_eval.errors import UserError
 from nha_eval.executors import LocalExecutor
-from nha_eval.plan import ModelInfo, expand
+from nha_eval.fetching import hub_needs
+from nha_eval.given_data import look_over
+from nha_eval.plan import ModelInfo, chosen_tasks, expand
 from nha_eval.runner import Run
 from nha_eval.spec import Spec
 
@@ -46,8 +48,10 @@ def prepare(
     spec = resolve(spec)
     suites = known_suites() if suites is None else suites
     expand_early(spec, suites)
+    known = [task for members in suites.values() for task in members]
+    given = look_over(spec.datasets, [task for task, _ in chosen_tasks(spec, suites)], known)
     models = catalog.describe_all([entry.name for entry in spec.models], describe)
-    cells = expand(spec, models, suites)
+    cells = expand(spec, models, suites, given)
     for info, entry in zip(models, spec.models, strict=True):
         asked = entry.windows or spec.windows
         if asked and info.own_window == "none":
@@ -64,7 +68,7 @@ def prepare(
         variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
         executor = LocalExecutor(environment=variables)
     needs = {info.label: info.needs for info in models}
-    needs |= {task.name: tuple(task.needs) for members in suites.values() for task in members}
+    needs |= {task.name: (*task.needs, *hub_needs(task, given)) for task in known}
     return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs)
 
 

@@ -17,7 +17,7 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +27,11 @@ import torch
 from lm_eval import evaluator
 from lm_eval.api import task as lm_eval_task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-from lm_eval.tasks import TaskManager
 
-from nha_eval import hub
-from nha_eval.errors import UserError, nearest, one_line
+from nha_eval.building import build
 from nha_eval.stats import clustered_stderr
-from tasks import TASKS_PATH
+from nha_eval.truncation import fate, shares
+from tasks.protocols import protocol_name
 
 
 @dataclass(frozen=True)
@@ -66,26 +65,38 @@ def score_task(
     limit: int | None = None,
     seed: int = 0,
     contexts: int | None = None,
+    truncation: str | None = None,
+    tokenizer: str | None = None,
+    data: Mapping[str, str] | None = None,
     bootstrap_iters: int = 1000,
 ) -> TaskScore:
     """Run the task on `lm` (an lm-eval model) and return its scores.
 
     `length` (tokens), `contexts` (their number) and `seed` reach tasks that are generated, through lm-eval's
-    metadata; `limit` takes the first documents. lm-eval's own seeds stay at their defaults. `bootstrap_iters` is for
-    metrics whose standard error is bootstrapped, such as perplexity. Raises UserError for an unknown task and
-    AssetUnavailable for data that cannot be had.
+    metadata; `limit` takes the first documents. `truncation` (a policy of `tasks.hub_recall.cutting`) and `tokenizer` (a folder
+    or hub id) change how a task cuts its contexts, and with it the protocol's name; by default they are cut as the protocol
+    says, in the model's own tokens. `data` maps names of data sets or hub ids to local folders or files. lm-eval's own
+    seeds stay at their defaults. `bootstrap_iters` is for metrics whose standard error is bootstrapped, such as perplexity.
+    Raises UserError for an unknown task, ValueError for data that does not fit and AssetUnavailable for data that cannot be
+    had.
     """
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
-    metadata = {"seed": seed, "lengths": None if length is None else [length], "contexts": contexts}
+    metadata = {
+        **{"seed": seed, "lengths": None if length is None else [length], "contexts": contexts},
+        **{"truncation": truncation, "tokenizer": tokenizer},
+    }
+    given = {key: value for key, value in metadata.items() if value is not None}
     with _without_noise():
-        task = _build(task_name, {key: value for key, value in metadata.items() if value is not None})
+        task = build(task_name, given, data=data, tokenizer=getattr(lm, "tokenizer", None))
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
 
     truncated = getattr(lm, "truncated", 0)
+    kept = getattr(lm, "kept", {})
+    kept.clear()
     with _without_noise():
         results = evaluator.evaluate(
             lm=lm, task_dict={"tasks": {task_name: task}}, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True
@@ -95,41 +106,11 @@ def score_task(
     rows = [ScoreRow(**common, **figure) for figure in _figures(figures, logged)]
     if task.OUTPUT_TYPE == "multiple_choice":
         rows.append(ScoreRow(**common, metric="majority", **_majority(task, logged)))
-    return TaskScore(rows, _samples(task, logged), getattr(lm, "truncated", 0) - truncated)
-
-
-def _build(name: str, metadata: dict[str, Any]) -> Any:
-    """The task `name`: one of this project's, or else one of lm-eval's own, whose index takes 11 s to read."""
-    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=metadata)
-    if name in manager.all_subtasks:
-        return manager.load([name])["tasks"][name]
-    ours = manager.all_subtasks
-    manager = TaskManager(include_path=str(TASKS_PATH), metadata=metadata)
-    if name not in manager.all_subtasks:
-        hint = nearest(name, [*ours, *manager.all_subtasks], what="this project's")
-        raise UserError(f"no such task: {name!r}; {hint}")
-    from models.assets import AssetUnavailable
-
-    try:
-        with _hub_mode():
-            return manager.load([name])["tasks"][name]
-    except OSError as problem:
-        raise AssetUnavailable(f"the data of task {name!r} cannot be had: {one_line(problem)}") from problem
-
-
-@contextmanager
-def _hub_mode() -> Iterator[None]:
-    """Keeps to the local cache when the hub does not answer, instead of minutes of retries."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not all(before) and not hub.reachable()[0]:
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+    fates = {sample["doc_id"]: fate(sample, kept) for sample in logged}
+    known = {doc_id: found for doc_id, found in fates.items() if found is not None}
+    rows += [ScoreRow(**common, **figure) for figure in shares(list(known.values()))]
+    samples = [{**record, **known.get(record["doc_id"], {})} for record in _samples(task, logged)]
+    return TaskScore(rows, samples, getattr(lm, "truncated", 0) - truncated)
 
 
 @contextmanager
@@ -148,7 +129,10 @@ def _without_noise() -> Iterator[None]:
 def _provenance(task: Any) -> dict[str, str]:
     """The task's version, and its protocol: the name under which scores may be compared."""
     metadata = task.config.metadata or {}
-    return {"task_version": str(task.VERSION), "protocol": str(metadata.get("protocol", "lmeval"))}
+    protocol = metadata.get("protocol", "lmeval")
+    if metadata.get("cut"):
+        protocol = protocol_name(protocol, metadata["cut"], metadata.get("truncation"), metadata.get("tokenizer"))
+    return {"task_version": str(task.VERSION), "protocol": str(protocol)}
 
 
 def _figures(results: dict[str, Any], logged: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -168,14 +152,19 @@ def _figures(results: dict[str, Any], logged: list[dict[str, Any]]) -> Iterator[
 
 
 def _share_contexts(samples: list[dict[str, Any]]) -> bool:
-    known = [sample["doc"].get("context_id") for sample in samples]
+    known = [_source_document(sample["doc"]) for sample in samples]
     known = [context for context in known if context is not None]
     return len(set(known)) < len(known)
 
 
+def _source_document(doc: dict[str, Any]) -> Any:
+    """What tells documents on one text; lm-eval's fda and swde name the file that several questions are on."""
+    return doc.get("context_id", doc.get("file_name"))
+
+
 def _stderr(values: list[float], samples: list[dict[str, Any]]) -> float | None:
     """By context; a document without one stands alone. The sample standard error where no context is shared."""
-    own = [sample["doc"].get("context_id") for sample in samples]
+    own = [_source_document(sample["doc"]) for sample in samples]
     return clustered_stderr(values, [i if c is None else str(c) for i, c in enumerate(own)])
 
 
@@ -227,7 +216,7 @@ def _samples(task: Any, logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
             gold, prediction = _answer(task, sample)
             records[sample["doc_id"]] = {
                 "doc_id": sample["doc_id"],
-                "context_id": doc.get("context_id"),
+                "context_id": _source_document(doc),
                 "prompt_hash": sample["prompt_hash"],
                 "gold": gold,
                 "prediction": prediction,

@@ -7,6 +7,9 @@ for.
     python -c "from tasks.hub_data import read_local; print(read_local('fda.jsonl')['validation'][0])"
 """
 
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+def names_of(source: str, hub_id: str) -> tuple[str, ...]:
+    """What a data set may be called: its short name, its hub id, the short name without a length (`nq` for `nq_512`)."""
+    return tuple(dict.fromkeys((source, hub_id, re.sub(r"_\d+$", "", source))))
+
+
+def given_for(source: str, hub_id: str, data: Mapping[str, str]) -> str | None:
+    """The local path in place of a data set, out of paths by name; None where none is given."""
+    return next((data[name] for name in names_of(source, hub_id) if name in data), None)
 
 
 class AnySplit(dict):
@@ -32,20 +45,12 @@ def read_local(path: str | Path, config: str | None = None) -> Any:
 
     Raises ValueError for a path that is not there or holds nothing that can be read.
     """
-    import datasets
-
     place = Path(path).expanduser()
     if not place.exists():
         raise ValueError(f"no such data: {str(path)!r}: give a folder or a {', '.join(READERS)} file in the hub's schema")
     try:
-        if place.is_file():
-            if place.suffix not in READERS:
-                raise ValueError(f"wanted is a folder, or a file ending in {', '.join(READERS)}")
-            return AnySplit(datasets.load_dataset(READERS[place.suffix], data_files=str(place), split="train"))
-        if any((place / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            found = datasets.load_from_disk(str(place))
-            return AnySplit(found) if isinstance(found, datasets.Dataset) else found
-        return _read_folder(place, config)
+        with _without_bars():
+            return _read(place, config)
     except Exception as problem:
         # `datasets` wraps what went wrong in errors of many kinds; the innermost one says it.
         reason = problem
@@ -54,9 +59,30 @@ def read_local(path: str | Path, config: str | None = None) -> Any:
         raise ValueError(f"data {str(path)!r} cannot be read: {' '.join(str(reason).split())}") from problem
 
 
-def _read_folder(place: Path, config: str | None) -> Any:
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Local files are read in no time: a bar for each split is noise between a run's own lines."""
     import datasets
 
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _read(place: Path, config: str | None) -> Any:
+    import datasets
+
+    if place.is_file():
+        if place.suffix not in READERS:
+            raise ValueError(f"wanted is a folder, or a file ending in {', '.join(READERS)}")
+        return AnySplit(datasets.load_dataset(READERS[place.suffix], data_files=str(place), split="train"))
+    if any((place / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        found = datasets.load_from_disk(str(place))
+        return AnySplit(found) if isinstance(found, datasets.Dataset) else found
     if config and (place / config).is_dir():
         return datasets.load_dataset(str(place / config))
     known = datasets.get_dataset_config_names(str(place))

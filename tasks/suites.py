@@ -33,6 +33,8 @@ class TaskInfo:
     least_length: int = 1  # tokens; below it the form cannot be built
     sources: tuple[tuple[str, str], ...] = ()  # the hub's data sets that it reads, any of them by length: (short name, hub id)
     cut: str | None = None  # the protocol's truncation policy; None: takes no other
+    form: str | None = None  # of the recall tasks whose data is the hub's: a key of `tasks.hub_recall.forms`
+    twice: bool = False  # its context stands twice
     takes_contexts: bool = False  # makes as many contexts as asked
     folder: str | None = None  # of one of lm-eval's own tasks: the folder under lm-eval's tasks that it stands in
     shots: int | None = None  # of one of lm-eval's own tasks: examples before each question; None: as the task says
@@ -143,5 +145,7 @@ def _info(config: dict[str, Any], suite: str) -> TaskInfo:
         least_length=int(metadata.get("least_length", 1)),
         sources=tuple((metadata.get("sources") or {}).items()),
         cut=metadata.get("cut"),
+        form=metadata.get("form"),
+        twice=bool(metadata.get("twice")),
         takes_contexts="contexts" in metadata,
     )

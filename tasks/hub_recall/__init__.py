@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.hub_data import split_of
+from tasks.hub_data import given_for, split_of
 from tasks.hub_recall.cutting import cut as cut_context
 from tasks.hub_recall.forms import FORMS, Doc, Form, answers
 
@@ -84,11 +84,6 @@ def source_for(sources: Mapping[str, str], length: int) -> str:
         return next(iter(sources))
     fitting = [name for name, size in made_for.items() if size >= length]
     return min(fitting, key=made_for.get) if fitting else max(made_for, key=made_for.get)
-
-
-def given_for(name: str, hub_id: str, data: Mapping[str, str]) -> str | None:
-    """The local path in place of a data set: by its name, its hub id, or the name without the length (`nq` for `nq_512`)."""
-    return next((data[key] for key in (name, hub_id, re.sub(r"_\d+$", "", name)) if key in data), None)
 
 
 def _tokenizer(named: str | None, pretrained: str | None) -> Any:

@@ -42,6 +42,8 @@ def suites() -> dict[str, list]:
             protocol="contains",
             version="1.0",
             needs=(),
+            sources=(),
+            cut=None,
         )
 
     return {
