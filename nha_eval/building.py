@@ -25,8 +25,12 @@ from tasks.suites import TaskInfo, lm_eval_folder, own_task
 _HUB_PACKAGES = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
 
 
-def build(name: str, metadata: dict[str, Any], *, data: Mapping[str, str] | None = None, tokenizer: Any = None) -> Any:
-    """The task `name`, an lm-eval task.
+def build(
+    name: str, metadata: dict[str, Any], *, data: Mapping[str, str] | None = None, tokenizer: Any = None
+) -> dict[str, Any]:
+    """What lm-eval's `evaluate` takes for the task `name`: {"tasks": {name: task}, "groups": ..., "group_map": ...}.
+
+    A group of tasks that a suite holds as one (mmlu) has them all under "tasks" and itself under "groups".
 
     `metadata` goes to the task, over its own; `data` maps names of data sets or hub ids to local folders or files; contexts are
     cut with `tokenizer` where the task does that. Raises UserError for an unknown task, ValueError for data that does not
@@ -38,7 +42,7 @@ def build(name: str, metadata: dict[str, Any], *, data: Mapping[str, str] | None
         config = ours.task_index[name].cfg or {}
         sources = dict((config.get("metadata") or {}).get("sources") or {})
         with cutting_with(tokenizer), _having(name, sources, data):
-            return ours.load([name])["tasks"][name]
+            return ours.load([name])
     if (info := own_task(name)) is not None:
         return _lm_evals(info, metadata, data)
     manager = TaskManager(include_path=str(TASKS_PATH), metadata=metadata)
@@ -47,15 +51,19 @@ def build(name: str, metadata: dict[str, Any], *, data: Mapping[str, str] | None
         raise UserError(f"no such task: {name!r}; {hint}")
     hub_id = (manager.task_index[name].cfg or {}).get("dataset_path") or name
     with _having(name, {name: hub_id}, data), _in_place_of_hub(hub_id, given_for(name, hub_id, data)):
-        return manager.load([name])["tasks"][name]
+        return manager.load([name])
 
 
-def _lm_evals(info: TaskInfo, metadata: dict[str, Any], data: Mapping[str, str]) -> Any:
-    """One of lm-eval's own tasks, by the folder that it stands in."""
+def _lm_evals(info: TaskInfo, metadata: dict[str, Any], data: Mapping[str, str]) -> dict[str, Any]:
+    """One of lm-eval's own tasks or groups, by the folder that it stands in."""
     manager = TaskManager(include_path=str(lm_eval_folder() / info.folder), include_defaults=False, metadata=metadata)
     ((source, hub_id),) = info.sources
     with _having(info.name, {source: hub_id}, data), _in_place_of_hub(hub_id, given_for(source, hub_id, data)):
-        return manager.load([info.name])["tasks"][info.name]
+        loaded = manager.load([info.name])
+    for task in loaded["tasks"].values():
+        if info.shots is not None:
+            task.set_config(key="num_fewshot", value=info.shots)
+    return loaded
 
 
 @contextmanager

@@ -60,6 +60,9 @@ def _look_over(name: str, path: str, tasks: list[Any]) -> GivenData:
     place = Path(path).expanduser().absolute()
     try:
         found = read_local(place)
+        shown = next((task for task in tasks if task.shots), None)
+        if shown is not None and place.is_file():
+            raise ValueError(f"{shown.name} shows {shown.shots} examples of another split: give a folder with a file a split")
         # The schemas of lm-eval's own tasks are known to lm-eval alone.
         for task in (task for task in tasks if task.form):
             if SPLIT not in found:

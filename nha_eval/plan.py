@@ -139,7 +139,7 @@ def expand(
                         "protocol": task.protocol,
                         "length": length,
                         "limit": own.limit or spec.limit,
-                        "contexts": (own.contexts or spec.contexts) if task.has_lengths else None,
+                        "contexts": (own.contexts or spec.contexts) if task.takes_contexts else None,
                         **_cutting(spec, task),
                     }
                     if found := of_task(task, given or {}):

@@ -89,18 +89,21 @@ def score_task(
     }
     given = {key: value for key, value in metadata.items() if value is not None}
     with _without_noise():
-        task = build(task_name, given, data=data, tokenizer=getattr(lm, "tokenizer", None))
-    if task.get_config("num_fewshot") is None:
-        task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+        loaded = build(task_name, given, data=data, tokenizer=getattr(lm, "tokenizer", None))
+    for task in loaded["tasks"].values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
 
     truncated = getattr(lm, "truncated", 0)
     kept = getattr(lm, "kept", {})
     kept.clear()
     with _without_noise():
-        results = evaluator.evaluate(
-            lm=lm, task_dict={"tasks": {task_name: task}}, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True
-        )
+        results = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True)
+    cut = getattr(lm, "truncated", 0) - truncated
+    if task_name in loaded["groups"]:
+        return TaskScore(*_of_group(task_name, loaded, results), cut)
+    task = loaded["tasks"][task_name]
     figures, logged = results["results"][task_name], results["samples"][task_name]
     common = {"task": task_name, "length": length, **_provenance(task)}
     rows = [ScoreRow(**common, **figure) for figure in _figures(figures, logged)]
@@ -110,7 +113,24 @@ def score_task(
     known = {doc_id: found for doc_id, found in fates.items() if found is not None}
     rows += [ScoreRow(**common, **figure) for figure in shares(list(known.values()))]
     samples = [{**record, **known.get(record["doc_id"], {})} for record in _samples(task, logged)]
-    return TaskScore(rows, samples, getattr(lm, "truncated", 0) - truncated)
+    return TaskScore(rows, samples, cut)
+
+
+def _of_group(name: str, loaded: dict[str, Any], results: dict[str, Any]) -> tuple[list[ScoreRow], list[dict[str, Any]]]:
+    """A group's own figures, as lm-eval pools them, and its tasks' records one after another."""
+    group, told = loaded["groups"][name], results["results"][name]
+    samples: list[dict[str, Any]] = []
+    for task_name, task in sorted(loaded["tasks"].items()):
+        records = _samples(task, results["samples"][task_name])
+        samples += [{**record, "doc_id": len(samples) + i, "task": task_name} for i, record in enumerate(records)]
+    common = {"task": name, "length": None, "task_version": str(group.version), "protocol": "lmeval"}
+    rows = []
+    for key, value in told.items():
+        metric, comma, _ = key.partition(",")
+        if comma and not metric.endswith("_stderr") and isinstance(value, (int, float, np.number)):
+            stderr = _number(told.get(key.replace(metric, f"{metric}_stderr", 1)))
+            rows.append(ScoreRow(**common, metric=metric, value=float(value), stderr=stderr, n=len(samples)))
+    return rows, samples
 
 
 @contextmanager

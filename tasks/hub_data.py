@@ -84,9 +84,22 @@ def _read(place: Path, config: str | None) -> Any:
         found = datasets.load_from_disk(str(place))
         return AnySplit(found) if isinstance(found, datasets.Dataset) else found
     if config and (place / config).is_dir():
-        return datasets.load_dataset(str(place / config))
+        place = place / config
+    if files := _files_by_split(place):
+        return datasets.load_dataset(READERS[Path(next(iter(files.values()))[0]).suffix], data_files=files)
     known = datasets.get_dataset_config_names(str(place))
     return datasets.load_dataset(str(place), config if config in known else None)
+
+
+def _files_by_split(place: Path) -> dict[str, list[str]]:
+    """A folder's files by the split that each is named after; `datasets` by itself would take `dev` for `validation`."""
+    files: dict[str, list[str]] = {}
+    if (place / "README.md").exists():
+        return files
+    for file in sorted(place.iterdir()):
+        if file.suffix in READERS:
+            files.setdefault(re.sub(r"-\d+(-of-\d+)?$", "", file.stem), []).append(str(file))
+    return files
 
 
 def split_of(hub_id: str, split: str, given: str | Path | None = None) -> "Dataset":

@@ -44,6 +44,7 @@ def suites() -> dict[str, list]:
             needs=(),
             sources=(),
             cut=None,
+            takes_contexts=bool(lengths),
         )
 
     return {

@@ -2,12 +2,14 @@
 
 import socket
 import time
+from types import SimpleNamespace
 
 import fakes
 import hub_docs
+import numpy as np
 import pytest
 from lm_eval.api.model import LM
-from tiny_lm import make_model, make_tokenizer
+from tiny_lm import make_model, make_tokenizer, plain
 
 from nha_eval import building, hub
 from nha_eval.errors import DATA_MISSING, UserError
@@ -18,7 +20,7 @@ from nha_eval.lm import HarnessLM
 from nha_eval.plan import ModelInfo, expand
 from nha_eval.scoring import score_task
 from nha_eval.spec import Spec, make_spec
-from tasks.suites import suite_tasks
+from tasks.suites import TaskInfo, suite_tasks
 
 SUITES = known_suites()
 RECALL = [task for suite in ("recall", "recall-twice", "recall-lmeval") for task in suite_tasks(suite)]
@@ -107,8 +109,6 @@ def test_what_was_cut_and_what_survived(tmp_path):
 
 def test_what_the_model_cannot_hold_counts_as_cut(tmp_path):
     """lm-eval's own fda is not cut by its protocol: the model keeps the last tokens, here too few for a value far before."""
-    from types import SimpleNamespace
-
     far = {**hub_docs.FDA[1], "text": "Orla " + "a river and a stone " * 20 + "\nmaker:"}
     near = {**hub_docs.FDA[1], "text": "a river and a stone " * 20 + "Orla \nmaker:"}
     path = hub_docs.write(tmp_path / "fda.jsonl", [far, near, {**near, "text": "Orla maker:"}])
@@ -125,9 +125,64 @@ def test_lm_evals_choices_on_local_data(tmp_path):
         {"question": f"What is {i}?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"} for i in range(3)
     ]
     path = hub_docs.write(tmp_path / "arc.jsonl", docs)
-    task = building.build("arc_easy", {}, data={"arc_easy": path})
+    task = building.build("arc_easy", {}, data={"arc_easy": path})["tasks"]["arc_easy"]
     assert [task.doc_to_text(doc) for doc in task.test_docs()] == [f"Question: What is {i}?\nAnswer:" for i in range(3)]
     assert task.doc_to_target(task.test_docs()[0]) == 1
+
+
+GROUPED = """
+task: tiny_{name}
+dataset_path: hub/tiny
+dataset_name: {name}
+test_split: test
+fewshot_split: dev
+fewshot_config: {{sampler: first_n}}
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}\\nAnswer:"
+doc_to_choice: ["A", "B"]
+doc_to_target: answer
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1.0}}
+"""
+
+
+def test_a_group_is_scored_as_plain_lm_eval_scores_it(tmp_path, monkeypatch):
+    """As mmlu: tasks of unlike sizes, a mean weighted by them, an example from another split before each question."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    (tmp_path / "tiny").mkdir()
+    for name, count in (("one", 5), ("two", 2)):
+        (tmp_path / "tiny" / f"{name}.yaml").write_text(GROUPED.format(name=name))
+        docs = [{"question": f"{name} {i} the river and a stone", "answer": i % 2} for i in range(count + 1)]
+        hub_docs.write(tmp_path / "data" / name / "test.jsonl", docs[1:])
+        hub_docs.write(tmp_path / "data" / name / "dev.jsonl", docs[:1])
+    (tmp_path / "tiny" / "all.yaml").write_text(
+        "group: tiny\ntask: [tiny_one, tiny_two]\nmetadata: {version: 3}\n"
+        "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    )
+    info = TaskInfo("tiny", "s", False, (), "lmeval", "3", (), sources=(("tiny", "hub/tiny"),), folder="tiny", shots=1)
+    monkeypatch.setattr(building, "lm_eval_folder", lambda: tmp_path)
+    monkeypatch.setattr(building, "own_task", lambda name: info)
+    model = SimpleNamespace(model=make_model(), tokenizer=make_tokenizer(), max_length=256)
+    score = score_task(HarnessLM(model), "tiny", data={"tiny": str(tmp_path / "data")})
+    manager = TaskManager(include_path=str(tmp_path / "tiny"), include_defaults=False)
+    with building._in_place_of_hub("hub/tiny", str(tmp_path / "data")):
+        plainly = lm_eval.simple_evaluate(model=plain(model), tasks=["tiny"], task_manager=manager, num_fewshot=1)
+    (row,) = score.rows
+    assert (row.value, row.stderr) == (plainly["results"]["tiny"]["acc,none"], plainly["results"]["tiny"]["acc_stderr,none"])
+    assert (row.metric, row.n, row.task_version, row.protocol) == ("acc", 7, "3", "lmeval")
+    hashes = [sample["prompt_hash"] for name in ("tiny_one", "tiny_two") for sample in plainly["samples"][name]]
+    assert [sample["prompt_hash"] for sample in score.samples] == hashes
+    assert [(sample["doc_id"], sample["task"]) for sample in score.samples][4:6] == [(4, "tiny_one"), (5, "tiny_two")]
+    assert np.mean([sample["correct"] for sample in score.samples]) == pytest.approx(row.value)
+
+
+def test_examples_are_not_taken_from_the_questions(tmp_path):
+    path = hub_docs.write(tmp_path / "mmlu.jsonl", [{"question": "?", "choices": ["a"] * 4, "answer": 0}])
+    with pytest.raises(UserError, match="mmlu shows 5 examples of another split: give a folder"):
+        cells(["mmlu"], {"mmlu": path})
+    assert [cell.task_version for cell in cells(["mmlu"])] == ["2"]
 
 
 def cells(tasks, data=None, **content):
