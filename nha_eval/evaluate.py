@@ -49,7 +49,9 @@ def prepare(
     suites = known_suites() if suites is None else suites
     expand_early(spec, suites)
     known = [task for members in suites.values() for task in members]
-    given = look_over(spec.datasets, [task for task, _ in chosen_tasks(spec, suites)], known)
+    chosen = [task for task, _ in chosen_tasks(spec, suites)]
+    given = look_over(spec.datasets, chosen, known)
+    check_cutting(spec, chosen)
     models = catalog.describe_all([entry.name for entry in spec.models], describe)
     cells = expand(spec, models, suites, given)
     for info, entry in zip(models, spec.models, strict=True):
@@ -70,6 +72,16 @@ def prepare(
     needs = {info.label: info.needs for info in models}
     needs |= {task.name: (*task.needs, *hub_needs(task, given)) for task in known}
     return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs)
+
+
+def check_cutting(spec: Spec, chosen: list[Any]) -> None:
+    """Say which of the tasks take no other truncation or tokenizer. Raises UserError for a tokenizer that cannot be meant."""
+    if spec.tokenizer and not Path(spec.tokenizer).expanduser().is_dir() and not catalog.HUB_ID.fullmatch(spec.tokenizer):
+        raise UserError(f"no such tokenizer: {spec.tokenizer!r}; give a folder that holds one, or a hub id (org/name)")
+    uncut = [task.name for task in chosen if not task.cut]
+    if (spec.truncation or spec.tokenizer) and uncut:
+        flag = "--truncation" if spec.truncation else "--tokenizer"
+        print(f"note: {', '.join(uncut)} cut nothing by a protocol; {flag} is not applied there", file=sys.stderr)
 
 
 def expand_early(spec: Spec, suites: dict[str, list[Any]]) -> None:

@@ -181,9 +181,10 @@ class Spec(_Strict):
 
     def settings(self) -> dict[str, Any]:
         """All that decides what is measured, as plain data: what a run folder's spec.yaml holds and is compared by."""
-        settings = self.model_dump(mode="json", exclude={"out", "data"})
+        # Data given later fills the cells that lacked it, in the same folder: each cell's id minds what it was made from.
+        settings = self.model_dump(mode="json", exclude={"out", "data", "datasets"})
         # Left out where not given, so that folders of runs from before they existed are taken up again.
-        return {key: value for key, value in settings.items() if value or key not in ("truncation", "tokenizer", "datasets")}
+        return {key: value for key, value in settings.items() if value or key not in ("truncation", "tokenizer")}
 
 
 def spec_names() -> list[str]:

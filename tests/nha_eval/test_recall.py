@@ -185,6 +185,21 @@ def test_examples_are_not_taken_from_the_questions(tmp_path):
     assert [cell.task_version for cell in cells(["mmlu"])] == ["2"]
 
 
+def test_a_clone_of_the_hubs_repository_with_configurations(tmp_path):
+    """As arc's: files by configuration, named in the README."""
+    doc = {"choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}
+    lines = ["---", "configs:"]
+    for name in ("ARC-Easy", "ARC-Challenge"):
+        lines += [f"- config_name: {name}", "  data_files:"]
+        for split in ("train", "validation", "test"):
+            hub_docs.write(tmp_path / "data" / f"{name}-{split}.jsonl", [{"question": f"{name} {split}", **doc}])
+            lines += [f"  - split: {split}", f"    path: data/{name}-{split}.jsonl"]
+    (tmp_path / "README.md").write_text("\n".join([*lines, "---", ""]))
+    for name, config in (("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge")):
+        task = building.build(name, {}, data={"allenai/ai2_arc": str(tmp_path)})["tasks"][name]
+        assert [task.doc_to_text(doc) for doc in task.test_docs()] == [f"Question: {config} test\nAnswer:"]
+
+
 def cells(tasks, data=None, **content):
     spec = Spec.model_validate({"models": ["a"], "tasks": tasks, "costs": False, **content})
     infos = [task for members in SUITES.values() for task in members]
@@ -224,11 +239,25 @@ def test_mistakes_are_one_line(data, settings, message):
         cells(settings.pop("tasks", ["recall_pla_fda"]), given, **settings)
 
 
+def test_what_a_truncation_does_not_apply_to_is_said(tmp_path, capsys):
+    content = {
+        "models": ["a"],
+        "suites": ["recall", "recall-lmeval"],
+        "lengths": [512],
+        "costs": False,
+        "out": str(tmp_path / "r"),
+    }
+    prepare(Spec.model_validate({**content, "truncation": "left"}), describe=fakes.describe)
+    assert "note: fda, squad_completion, swde cut nothing by a protocol; --truncation is not applied" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"no such tokenizer: './nowhere'; give a folder that holds one, or a hub id"):
+        prepare(Spec.model_validate({**content, "tokenizer": "./nowhere"}), describe=fakes.describe)
+
+
 def test_data_is_named_in_a_spec_and_by_flags():
     spec = make_spec({"model": "a", "data": {"fda": "x"}}, {"data": ["swde=y=z", "/cache/a=b", "org/set=z"]}, where="s")
     assert (spec.data, spec.datasets) == ("/cache/a=b", {"fda": "x", "swde": "y=z", "org/set": "z"})
     assert make_spec({"model": "a", "data": "/cache"}, {}, where="s").data == "/cache"
-    assert "datasets" not in make_spec({"model": "a"}, {}, where="s").settings()
+    assert not {"data", "datasets", "truncation", "tokenizer"} & spec.settings().keys()
     for wrong, message in ((["a", "b"], "the folder is 'a' already"), (["fda=a", "fda=b"], "fda is 'a' already; give it once")):
         with pytest.raises(UserError, match=message):
             make_spec({"model": "a"}, {"data": wrong}, where="s")
@@ -278,7 +307,20 @@ def test_a_run_without_the_hub_goes_on_and_ends_in_3(tmp_path, data, capsys):
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("data could not be had for recall_pla_drop, recall_pla_squad, ") and "wikitext" in last
     table = (tmp_path / "run" / "scores.csv").read_text()
-    assert ",recall_pla_fda,1.0,pla,contains," in table and ",recall_pla_fda,1.0,pla,answer_survives,1.0,,2,512," in table
+    assert (
+        table.count(",ok,") == 2 * 3
+        and ",recall_pla_fda,1.0,pla,contains," in table
+        and ",recall_pla_fda,1.0,pla,answer_survives,1.0,,2,512," in table
+    )
+
+    # Data given afterwards fills what was missing; what is there already stays.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").glob("*recall_pla_nq*")}
+    later = spec.model_copy(update={"datasets": {**spec.datasets, "squad": data["squad"]}, "suites": ["recall", "commonsense"]})
+    run = prepare(later, draw=lambda path: None)
+    assert run.go() == DATA_MISSING
+    ok = {record["cell"]["task"] for record in run.records.values() if record["status"] == "ok"}
+    assert ok == {"recall_pla_fda", "recall_pla_nq", "recall_pla_squad"}
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").glob("*recall_pla_nq*")}
 
 
 def test_the_fakes_know_what_tasks_hold():
