@@ -18,8 +18,8 @@ from nha_eval import hub
 from nha_eval.errors import UserError, nearest, one_line
 from tasks import TASKS_PATH
 from tasks.hub_data import given_for, read_local
-from tasks.hub_recall import cutting_with
 from tasks.suites import TaskInfo, lm_eval_folder, own_task
+from tasks.tokenizing import counting_with
 
 # Kinds of the hub's client that are no OSError.
 _HUB_PACKAGES = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
@@ -32,8 +32,8 @@ def build(
 
     A group of tasks that a suite holds as one (mmlu) has them all under "tasks" and itself under "groups".
 
-    `metadata` goes to the task, over its own; `data` maps names of data sets or hub ids to local folders or files; contexts are
-    cut with `tokenizer` where the task does that. Raises UserError for an unknown task, ValueError for data that does not
+    `metadata` goes to the task, over its own; `data` maps names of data sets or hub ids to local folders or files; tasks that
+    count tokens count those of `tokenizer`. Raises UserError for an unknown task, ValueError for data that does not
     fit, AssetUnavailable where it cannot be had.
     """
     data = data or {}
@@ -41,7 +41,7 @@ def build(
     if name in ours.all_subtasks:
         config = ours.task_index[name].cfg or {}
         sources = dict((config.get("metadata") or {}).get("sources") or {})
-        with cutting_with(tokenizer), _having(name, sources, data):
+        with counting_with(tokenizer), _having(name, sources, data):
             return ours.load([name])
     if (info := own_task(name)) is not None:
         return _lm_evals(info, metadata, data)

@@ -11,19 +11,16 @@ names a fixed one instead. Under plain lm-eval the model's is found by its `pret
         --metadata '{"lengths": [1024], "data": {"fda": "fda.jsonl"}}'
 """
 
-import contextlib
 import logging
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.hub_data import given_for, split_of
 from tasks.hub_recall.cutting import cut as cut_context
 from tasks.hub_recall.forms import FORMS, Doc, Form, answers
+from tasks.tokenizing import tokenizer_for
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,17 +28,6 @@ if TYPE_CHECKING:
 ANSWER_ROOM = 50  # tokens of `length` left to the answer
 SPLIT = "validation"
 _log = logging.getLogger(__name__)
-_models_own: ContextVar[Any] = ContextVar("the tokenizer of the model at hand", default=None)
-
-
-@contextlib.contextmanager
-def cutting_with(tokenizer: Any) -> Iterator[None]:
-    """Contexts of tasks built inside are cut in tokens of `tokenizer`, unless their metadata names another one."""
-    token = _models_own.set(tokenizer)
-    try:
-        yield
-    finally:
-        _models_own.reset(token)
 
 
 def dataset(
@@ -66,12 +52,12 @@ def dataset(
 
     if form not in FORMS:
         raise ValueError(f"no form named {form!r} (there are: {', '.join(FORMS)})")
-    turn = _tokenizer(tokenizer, pretrained)
+    counted_in = tokenizer_for(tokenizer, pretrained)
     docs: list[Doc] = []
     for length in [lengths] if isinstance(lengths, int) else lengths:
         source = source_for(sources, int(length))
         raw = split_of(sources[source], SPLIT, given_for(source, sources[source], data or {}))
-        docs += documents(form, raw, int(length), truncation or cut, turn, twice=twice)
+        docs += documents(form, raw, int(length), truncation or cut, counted_in, twice=twice)
     if not docs:
         raise ValueError(f"{form}: no document is left at lengths {lengths} under truncation {truncation or cut!r}")
     return {"test": Dataset.from_list(docs)}
@@ -84,22 +70,6 @@ def source_for(sources: Mapping[str, str], length: int) -> str:
         return next(iter(sources))
     fitting = [name for name, size in made_for.items() if size >= length]
     return min(fitting, key=made_for.get) if fitting else max(made_for, key=made_for.get)
-
-
-def _tokenizer(named: str | None, pretrained: str | None) -> Any:
-    if named is None and (own := _models_own.get()) is not None:
-        return own
-    wanted = named or pretrained
-    if not isinstance(wanted, str):
-        raise ValueError("the contexts are cut in tokens: give `tokenizer` (a folder or hub id) in the task's metadata")
-    return _loaded(wanted)
-
-
-@lru_cache(maxsize=2)
-def _loaded(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name)
 
 
 def documents(name: str, raw: Sequence[Doc], length: int, policy: str, tokenizer: Any, twice: bool = False) -> list[Doc]:

@@ -6,9 +6,10 @@ from lm_eval.tasks import TaskManager
 
 from tasks import TASKS_PATH
 from tasks.hub_data import read_local
-from tasks.hub_recall import cutting_with, dataset, documents, source_for
+from tasks.hub_recall import dataset, documents, source_for
 from tasks.hub_recall.cutting import cut
 from tasks.suites import suite_tasks
+from tasks.tokenizing import counting_with
 
 WORDS = hub_docs.word_tokenizer()
 LONG = 2000
@@ -178,7 +179,7 @@ def test_nq_is_read_at_the_length_it_was_made_for(length, name):
 def load(name, data, **metadata):
     settings = {"lengths": [LONG], "data": data, **metadata}
     manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=settings)
-    with cutting_with(WORDS):
+    with counting_with(WORDS):
         return manager.load(name)["tasks"][name]
 
 
@@ -233,7 +234,7 @@ def test_wrong_settings_are_refused(tmp_path, settings, message):
     own = settings.pop("own", WORDS)
     settings = {"form": "fda", "sources": {"fda": "hazyresearch/based-fda"}, "lengths": [LONG], "data": data, **settings}
     settings["data"] = {name: path.format(folder=tmp_path) for name, path in settings["data"].items()}
-    with cutting_with(own), pytest.raises(ValueError, match=message):
+    with counting_with(own), pytest.raises(ValueError, match=message):
         dataset(**settings)
 
 

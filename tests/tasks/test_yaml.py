@@ -7,9 +7,9 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from tasks import TASKS_PATH
-from tasks.hub_recall import cutting_with
 from tasks.suites import TaskInfo, lm_eval_folder, own_task, suite_names, suite_tasks
 from tasks.synthetic import generator
+from tasks.tokenizing import counting_with
 
 ALL = [task for suite in suite_names() for task in suite_tasks(suite)]
 TASKS = [task for task in ALL if task.folder is None]
@@ -22,7 +22,7 @@ SMALL = {"lengths": [512], "contexts": 2}
 def hub_data(tmp_path_factory):
     """Documents in the hub's schema, where the hub's would be read."""
     SMALL["data"] = hub_docs.write_all(tmp_path_factory.mktemp("hub"))
-    with cutting_with(hub_docs.word_tokenizer()):
+    with counting_with(hub_docs.word_tokenizer()):
         yield
     del SMALL["data"]
 
@@ -60,9 +60,10 @@ def test_what_the_suite_says_is_what_lm_eval_loads(small_data, info: TaskInfo):
     task = load(info.name)
     assert str(task.VERSION) == info.version
     assert task.config.metadata["protocol"] == info.protocol
-    assert info.protocol == (info.suite if info.suite.endswith("-local") else info.suite.replace("recall", "pla"))
-    assert info.name.startswith(("recall_", "commonsense_"))
-    assert info.has_lengths == bool(info.default_lengths) == info.name.startswith("recall_")
+    protocols = {"recall": "pla", "recall-twice": "pla-twice", "ruler": "ruler-own-words"}
+    assert info.protocol == protocols.get(info.suite, info.suite)
+    assert info.name.startswith(("recall_", "commonsense_", "ruler_"))
+    assert info.has_lengths == bool(info.default_lengths) == info.name.startswith(("recall_", "ruler_"))
 
 
 @pytest.mark.parametrize("suite", TAGS)
