@@ -8,6 +8,8 @@ found out within the hub's PATIENCE.
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +23,8 @@ from tasks.hub_data import given_for, read_local
 from tasks.suites import TaskInfo, lm_eval_folder, own_task
 from tasks.tokenizing import counting_with
 
+SILENCE_LASTS = 60.0  # seconds
+_silent_since = [-math.inf]
 # Kinds of the hub's client that are no OSError.
 _HUB_PACKAGES = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
 
@@ -109,9 +113,19 @@ def _hub_mode() -> Iterator[None]:
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not all(before) and not hub.reachable()[0]:
+    if not all(before) and not _hub_answers():
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _hub_answers() -> bool:
+    """Whether the hub answers; silence is remembered for a while, as each cell on cached data would wait for it again."""
+    if time.monotonic() - _silent_since[0] < SILENCE_LASTS:
+        return False
+    answers = hub.reachable()[0]
+    if not answers:
+        _silent_since[0] = time.monotonic()
+    return answers

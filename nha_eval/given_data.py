@@ -74,9 +74,9 @@ def _look_over(name: str, path: str, tasks: list[Any]) -> GivenData:
 
 
 def digest_of(place: Path) -> str:
-    """Of the names and contents of all its files."""
+    """Of the names and contents of all its files but hidden ones, such as a clone's history."""
     digest = hashlib.sha256()
     for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
-        if file.is_file():
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(place).parts):
             digest.update(str(file.relative_to(place)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -5,7 +5,7 @@
 A haystack is one sentence repeated (`repeat`), or needles of the same wording with other keys (`needle`), as long as fits:
 prompt, and 128 tokens of answer, together at most `length` tokens. The needle lies between two of its sentences, evenly
 drawn. The prompt ends in the beginning of the answer. RULER draws its key words from the package wonderwords, these tasks
-from lists of their own, so the protocol has a name of its own.
+from lists of their own, so suite and protocol have a name of their own, `ruler-local`.
 
 lm-eval has these tasks too, with wonderwords, and with tokenizers that may run code of their own; those are not used here.
 """

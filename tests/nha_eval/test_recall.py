@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import fakes
 import hub_docs
 import numpy as np
+import pandas as pd
 import pytest
 from lm_eval.api.model import LM
 from tiny_lm import make_model, make_tokenizer, plain
 
+from models.assets import AssetUnavailable
 from nha_eval import building, hub
 from nha_eval.errors import DATA_MISSING, UserError
 from nha_eval.evaluate import known_suites, prepare
@@ -18,6 +20,9 @@ from nha_eval.fetching import fetch_all
 from nha_eval.given_data import look_over
 from nha_eval.lm import HarnessLM
 from nha_eval.plan import ModelInfo, expand
+from nha_eval.plots import make_frames
+from nha_eval.report.content import task_tables
+from nha_eval.report.tables import MISSING
 from nha_eval.scoring import score_task
 from nha_eval.spec import Spec, make_spec
 from tasks.suites import TaskInfo, suite_tasks
@@ -285,6 +290,37 @@ def test_the_hub_is_not_asked_where_the_cache_has_the_data(monkeypatch, tmp_path
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(hub, "reachable", lambda: pytest.fail("asked"))
     assert fetch_all(["hub:org/set", "hub:org/other,org/set"]) == {}
+
+
+def test_a_silent_hub_is_waited_for_once_a_minute(monkeypatch):
+    from huggingface_hub import constants
+
+    asked = []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(building, "_silent_since", [-float("inf")])
+    monkeypatch.setattr(hub, "reachable", lambda: (asked.append(1), (False, "silent"))[1])
+    for _ in range(2):
+        with pytest.raises(AssetUnavailable, match=r"the data of task 'arc_easy' cannot be had: .*OfflineModeIsEnabled"):
+            building.build("arc_easy", {})
+    assert asked == [1] and not constants.HF_HUB_OFFLINE
+
+
+def test_the_report_tells_what_was_cut():
+    common = {"model": "a", "window": "full", "suite": "recall", "length": 512, "status": "ok", "n": 4, "stderr": ""}
+    rows = [
+        {**common, "task": task, "metric": metric, "value": value}
+        for task, figures in {
+            "fda": {"contains": 0.5, "truncated": 0.75, "answer_survives": 1.0},
+            "drop": {"contains": 0.25},
+        }.items()
+        for metric, value in figures.items()
+    ]
+    (table,) = task_tables(make_frames(pd.DataFrame(rows)))
+    assert table.columns[1:] == ["fda (contains)", "drop (contains)"]
+    assert table.rows[1:3] == [
+        ["contexts cut, share", "0.750", MISSING],
+        ["answers surviving the cut, share", "1.000", MISSING],
+    ]
 
 
 def test_a_run_without_the_hub_goes_on_and_ends_in_3(tmp_path, data, capsys):

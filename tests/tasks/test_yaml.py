@@ -60,8 +60,7 @@ def test_what_the_suite_says_is_what_lm_eval_loads(small_data, info: TaskInfo):
     task = load(info.name)
     assert str(task.VERSION) == info.version
     assert task.config.metadata["protocol"] == info.protocol
-    protocols = {"recall": "pla", "recall-twice": "pla-twice", "ruler": "ruler-own-words"}
-    assert info.protocol == protocols.get(info.suite, info.suite)
+    assert info.protocol == {"recall": "pla", "recall-twice": "pla-twice"}.get(info.suite, info.suite)
     assert info.name.startswith(("recall_", "commonsense_", "ruler_"))
     assert info.has_lengths == bool(info.default_lengths) == info.name.startswith(("recall_", "ruler_"))
 
