@@ -76,15 +76,14 @@ def documents(name: str, raw: Sequence[Doc], length: int, policy: str, tokenizer
     """The documents of a form, ready to ask; `length` and the cut are in tokens.
 
     Keys: prompt, answers, context_id, length, item (its place in the data), truncated (whether the cut took something),
-    held and survives (whether an answer stands in the context before and after the cut). Left out: documents without an
-    answer, or, where the cut is around the answer, with one (or a key) of a single character; and what the policy `skip`
-    leaves out.
+    held and survives (whether an answer stands in the context before and after the cut). Left out, whatever the policy:
+    documents without an answer, or with one (or a key) shorter than the form minds; and what the policy `skip` leaves out.
     """
     form = FORMS[name]
     check_fields(name, list(raw.column_names if hasattr(raw, "column_names") else raw[0]), twice)
     docs = []
     for item, doc in enumerate(raw):
-        if _asks_nothing(doc, form.sought if policy == "around-answer" else ()):
+        if _asks_nothing(doc, form):
             continue
         text = (form.before_cut or str)(doc[form.context]).strip()
         left = cut_context(text, policy, length - ANSWER_ROOM, tokenizer, _place(text, doc, form), doc.get("tok_pos"))
@@ -128,8 +127,8 @@ def _first(value: Any) -> str:
     return (value if isinstance(value, str) else next(iter(value), "")).strip()
 
 
-def _asks_nothing(doc: Doc, sought: Sequence[str]) -> bool:
-    return not answers(doc) or any(len(_first(doc[field])) <= 1 for field in sought)
+def _asks_nothing(doc: Doc, form: Form) -> bool:
+    return not answers(doc) or any(len(_first(doc[field])) < form.shortest for field in form.sought)
 
 
 def _place(text: str, doc: Doc, form: Form) -> int:

@@ -116,10 +116,12 @@ def test_what_has_no_answer_is_left_out():
         {**hub_docs.DROP[0], "answers": [" "]},
         {**hub_docs.DROP[0], "answers": ["7"]},
         {**hub_docs.DROP[0], "answers": []},
+        {**hub_docs.DROP[0], "answers": ["", "7"]},
     ]
-    # Where the cut does not look for the answer, one character is an answer as any other.
-    assert [doc["item"] for doc in documents("drop", blank, LONG, "head", WORDS)] == [1]
-    assert documents("drop", blank, LONG, "around-answer", WORDS) == []
+    # Where the protocol does not look for the answer, one character is an answer as any other; whatever the policy.
+    assert [doc["item"] for doc in documents("drop", blank, LONG, "head", WORDS)] == [1, 3]
+    assert [doc["item"] for doc in documents("drop", blank, LONG, "around-answer", WORDS)] == [1, 3]
+    assert [doc["item"] for doc in documents("fda", hub_docs.FDA, LONG, "head", WORDS)] == [0, 1]
 
 
 @pytest.mark.parametrize(
