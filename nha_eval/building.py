@@ -7,11 +7,11 @@ found out within the hub's PATIENCE.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lm_eval.tasks import TaskManager
@@ -43,18 +43,17 @@ def build(
     data = data or {}
     ours = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata={**metadata, "data": dict(data)})
     if name in ours.all_subtasks:
-        config = ours.task_index[name].cfg or {}
-        sources = dict((config.get("metadata") or {}).get("sources") or {})
-        with counting_with(tokenizer), _having(name, sources, data):
+        own = (ours.task_index[name].cfg or {}).get("metadata") or {}
+        with counting_with(tokenizer), _having(name, _wanted_of_hub(own.get("sources") or {}, data, metadata)):
             return ours.load([name])
-    if (info := own_task(name)) is not None:
+    if (info := own_task(name)) is not None and info.folder is not None:
         return _lm_evals(info, metadata, data)
     manager = TaskManager(include_path=str(TASKS_PATH), metadata=metadata)
     if name not in manager.all_subtasks:
         hint = nearest(name, [*ours.all_subtasks, *manager.all_subtasks], what="this project's")
         raise UserError(f"no such task: {name!r}; {hint}")
     hub_id = (manager.task_index[name].cfg or {}).get("dataset_path") or name
-    with _having(name, {name: hub_id}, data), _in_place_of_hub(hub_id, given_for(name, hub_id, data)):
+    with _having(name, _wanted_of_hub({name: hub_id}, data)), _in_place_of_hub(hub_id, given_for(name, hub_id, data)):
         return manager.load([name])
 
 
@@ -62,7 +61,7 @@ def _lm_evals(info: TaskInfo, metadata: dict[str, Any], data: Mapping[str, str])
     """One of lm-eval's own tasks or groups, by the folder that it stands in."""
     manager = TaskManager(include_path=str(lm_eval_folder() / info.folder), include_defaults=False, metadata=metadata)
     ((source, hub_id),) = info.sources
-    with _having(info.name, {source: hub_id}, data), _in_place_of_hub(hub_id, given_for(source, hub_id, data)):
+    with _having(info.name, _wanted_of_hub({source: hub_id}, data)), _in_place_of_hub(hub_id, given_for(source, hub_id, data)):
         loaded = manager.load([info.name])
     for task in loaded["tasks"].values():
         if info.shots is not None:
@@ -70,14 +69,23 @@ def _lm_evals(info: TaskInfo, metadata: dict[str, Any], data: Mapping[str, str])
     return loaded
 
 
+def _wanted_of_hub(sources: Mapping[str, str], data: Mapping[str, str], metadata: Mapping[str, Any] | None = None) -> list[str]:
+    """What a task asks the hub for: data that is not given, and a tokenizer that is no folder."""
+    wanted = [hub_id for source, hub_id in sources.items() if given_for(source, hub_id, data) is None]
+    named = (metadata or {}).get("tokenizer")
+    return [*wanted, named] if named and not Path(named).expanduser().is_dir() else wanted
+
+
 @contextmanager
-def _having(name: str, sources: Mapping[str, str], data: Mapping[str, str]) -> Iterator[None]:
-    """Says that data cannot be had, in place of the hub client's many errors; asks the hub only where it is needed."""
+def _having(name: str, wanted: list[str]) -> Iterator[None]:
+    """Says that what is wanted of the hub cannot be had, in place of the hub client's many errors."""
     from models.assets import AssetUnavailable
 
-    needed = [hub_id for source, hub_id in sources.items() if given_for(source, hub_id, data) is None]
+    if not wanted:
+        yield
+        return
     try:
-        with _hub_mode() if needed else contextlib.nullcontext():
+        with _hub_mode():
             yield
     except Exception as problem:
         from_hub = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in _HUB_PACKAGES

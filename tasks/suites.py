@@ -36,7 +36,7 @@ class TaskInfo:
     form: str | None = None  # of the recall tasks whose data is the hub's: a key of `tasks.hub_recall.forms`
     twice: bool = False  # its context stands twice
     takes_contexts: bool = False  # makes as many contexts as asked
-    folder: str | None = None  # of one of lm-eval's own tasks: the folder under lm-eval's tasks that it stands in
+    folder: str | None = None  # of one of lm-eval's own tasks: the folder under lm-eval's tasks, None where it is not there
     shots: int | None = None  # of one of lm-eval's own tasks: examples before each question; None: as the task says
 
 
@@ -97,7 +97,8 @@ def lm_eval_folder() -> Path:
 def _member(suite: str, metadata: dict[str, Any], name: str) -> TaskInfo:
     """One of lm-eval's own tasks in a group: version and data as lm-eval's YAML has them, unless the group's says more."""
     told = metadata["members"][name]
-    config = {} if "hub" in told else _lm_eval_config(told["folder"], name)
+    folder = lm_eval_folder() / told["folder"]
+    config = {"dataset_path": told["hub"]} if "hub" in told and folder.is_dir() else _lm_eval_config(folder, name)
     version = told.get("version", (config.get("metadata") or {}).get("version", ""))
     return TaskInfo(
         name=name,
@@ -107,18 +108,16 @@ def _member(suite: str, metadata: dict[str, Any], name: str) -> TaskInfo:
         protocol=metadata["protocol"],
         version=str(version),
         needs=(),
-        sources=((told.get("data", name), told.get("hub") or config["dataset_path"]),),
-        folder=told["folder"],
+        sources=((told.get("data", name), config["dataset_path"]),) if config else (),
+        folder=told["folder"] if config else None,
         shots=told.get("shots"),
     )
 
 
-def _lm_eval_config(folder: str, name: str) -> dict[str, Any]:
-    for path in sorted((lm_eval_folder() / folder).glob("*.yaml")):
-        config = _read(path)
-        if config.get("task") == name:
-            return config
-    raise ValueError(f"lm-eval has no task {name!r} under {folder!r}: this suite was made for lm-eval 0.4.13")
+def _lm_eval_config(folder: Path, name: str) -> dict[str, Any]:
+    """The YAML of one of lm-eval's tasks; empty where another version of lm-eval has it elsewhere."""
+    configs = (_read(path) for path in sorted(folder.glob("*.yaml")))
+    return next((config for config in configs if config.get("task") == name), {})
 
 
 def _read(path: Path) -> dict[str, Any]:

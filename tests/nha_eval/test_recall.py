@@ -305,6 +305,11 @@ def test_a_silent_hub_is_waited_for_once_a_minute(monkeypatch):
     assert asked == [1] and not constants.HF_HUB_OFFLINE
 
 
+def test_a_fixed_tokenizer_out_of_reach_is_unavailable(data):
+    with pytest.raises(AssetUnavailable, match="the data of task 'recall_pla_fda' cannot be had"):
+        building.build("recall_pla_fda", {"tokenizer": "nobody/has-this", "lengths": [512]}, data=data)
+
+
 def test_the_report_tells_what_was_cut():
     common = {"model": "a", "window": "full", "suite": "recall", "length": 512, "status": "ok", "n": 4, "stderr": ""}
     rows = [

@@ -6,7 +6,7 @@ import hub_docs
 import pytest
 from lm_eval.tasks import TaskManager
 
-from tasks import TASKS_PATH
+from tasks import TASKS_PATH, suites
 from tasks.suites import TaskInfo, lm_eval_folder, own_task, suite_names, suite_tasks
 from tasks.synthetic import generator
 from tasks.tokenizing import counting_with
@@ -99,6 +99,12 @@ def test_lm_evals_own_tasks_are_where_the_suites_say(info: TaskInfo):
     assert (str(version), hub_id) == (info.version, info.sources[0][1])
     assert not of_group
     assert own_task(info.name) == next(task for task in LM_EVALS if task.name == info.name)
+
+
+def test_a_task_that_lm_eval_has_elsewhere_is_left_to_its_index(monkeypatch, tmp_path):
+    monkeypatch.setattr(suites, "lm_eval_folder", lambda: tmp_path)
+    for info in [*suite_tasks("commonsense"), *suite_tasks("recall-lmeval")]:
+        assert (info.folder, info.sources, info.protocol) == (None, (), "lmeval")
 
 
 def test_a_group_names_its_members_for_plain_lm_eval():
