@@ -23,6 +23,7 @@ from nha_eval.spec import Window
 WHOLE = 64 * 2**20
 # Of these types every layer is softmax attention.
 PLAIN = ("llama", "mistral", "qwen2", "qwen3")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 BLOCKS, BLOCK = 256, 64 * 2**10
 
 
@@ -42,7 +43,7 @@ def describe(name: str) -> ModelInfo:
         return describe_folder(name, folder)
     if folder.exists():
         raise UserError(f"model {name!r} is a file: give the checkpoint folder that holds config.json")
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+    if HUB_ID.fullmatch(name):
         revision, config = hub.find_model(name)
         content = read_config(config, name)
         return ModelInfo(name, name, revision, own_window(content, name), content.get("max_position_embeddings"))

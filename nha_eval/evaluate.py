@@ -18,7 +18,9 @@ from nha_eval import catalog, store
 from nha_eval.environment import physical_cores
 from nha_eval.errors import UserError
 from nha_eval.executors import LocalExecutor
-from nha_eval.plan import ModelInfo, expand
+from nha_eval.fetching import hub_needs
+from nha_eval.given_data import look_over
+from nha_eval.plan import ModelInfo, chosen_tasks, expand
 from nha_eval.runner import Run, share_out
 from nha_eval.spec import Spec
 
@@ -46,8 +48,12 @@ def prepare(
     spec = resolve(spec)
     suites = known_suites() if suites is None else suites
     expand_early(spec, suites)
+    known = [task for members in suites.values() for task in members]
+    chosen = [task for task, _ in chosen_tasks(spec, suites)]
+    given = look_over(spec.datasets, chosen, known)
+    check_cutting(spec, chosen)
     models = catalog.describe_all([entry.name for entry in spec.models], describe)
-    cells = expand(spec, models, suites)
+    cells = expand(spec, models, suites, given)
     for info, entry in zip(models, spec.models, strict=True):
         asked = entry.windows or spec.windows
         if asked and info.own_window == "none":
@@ -68,7 +74,7 @@ def prepare(
         variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
         executor = make_executor(spec, variables, threads)
     needs = {info.label: info.needs for info in models}
-    needs |= {task.name: tuple(task.needs) for members in suites.values() for task in members}
+    needs |= {task.name: (*task.needs, *hub_needs(task, given)) for task in known}
     return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs)
 
 
@@ -90,6 +96,16 @@ def make_executor(spec: Spec, variables: dict[str, str], threads: int) -> Any:
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [part for part in seen.split(",") if part] if seen else [str(i) for i in range(room)]
     return LocalExecutor(environment=variables, room=room, gpus=gpus)
+
+
+def check_cutting(spec: Spec, chosen: list[Any]) -> None:
+    """Say which of the tasks take no other truncation or tokenizer. Raises UserError for a tokenizer that cannot be meant."""
+    if spec.tokenizer and not Path(spec.tokenizer).expanduser().is_dir() and not catalog.HUB_ID.fullmatch(spec.tokenizer):
+        raise UserError(f"no such tokenizer: {spec.tokenizer!r}; give a folder that holds one, or a hub id (org/name)")
+    uncut = [task.name for task in chosen if not task.cut]
+    if (spec.truncation or spec.tokenizer) and uncut:
+        flag = "--truncation" if spec.truncation else "--tokenizer"
+        print(f"note: {', '.join(uncut)} cut nothing by a protocol; {flag} is not applied there", file=sys.stderr)
 
 
 def expand_early(spec: Spec, suites: dict[str, list[Any]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 from tiny_lm import loaded, make_model, plain, words
 
-from nha_eval import scoring
+from nha_eval import building
 from nha_eval.lm import HarnessLM
 from nha_eval.scoring import ScoreRow, score_task
 from nha_eval.stats import clustered_stderr, score_interval
@@ -102,7 +102,7 @@ def folder(tmp_path, monkeypatch):
         for q in range(2 + number)
     ]
     (tmp_path / "recall.jsonl").write_text("\n".join(map(json.dumps, docs)))
-    monkeypatch.setattr(scoring, "TASKS_PATH", tmp_path)
+    monkeypatch.setattr(building, "TASKS_PATH", tmp_path)
     return tmp_path
 
 
@@ -198,7 +198,7 @@ def test_a_metric_that_is_no_mean_has_no_clustered_stderr(folder):
 
 
 def test_unknown_tasks_are_named(folder, monkeypatch):
-    monkeypatch.setattr(scoring, "TaskManager", lambda **kw: TaskManager(**{**kw, "include_defaults": False}))
+    monkeypatch.setattr(building, "TaskManager", lambda **kw: TaskManager(**{**kw, "include_defaults": False}))
     with pytest.raises(ValueError, match="no such task: 'tiny_recal'; did you mean 'tiny_recall'"):
         score_task(HarnessLM(LIKE), "tiny_recal")
 
@@ -214,8 +214,8 @@ def test_data_that_cannot_be_had_is_unavailable(folder, monkeypatch):
         def load(self, names):
             raise ConnectionError("the hub cannot be reached")
 
-    monkeypatch.setattr(scoring, "TaskManager", Manager)
-    monkeypatch.setattr(scoring.hub, "reachable", lambda: (False, "no answer within 5 s"))
+    monkeypatch.setattr(building, "TaskManager", Manager)
+    monkeypatch.setattr(building.hub, "reachable", lambda: (False, "no answer within 5 s"))
     with pytest.raises(AssetUnavailable, match=r"arc_easy.*the hub cannot be reached"):
         score_task(HarnessLM(LIKE), "arc_easy")
 
