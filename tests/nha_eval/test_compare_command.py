@@ -62,10 +62,20 @@ def runs(tmp_path_factory):
     (folder / "data.py").write_text(DATA)
     for name in NAMES:
         (folder / f"tiny_{name}.yaml").write_text(TASK.format(name=name))
-    common = {"has_lengths": False, "default_lengths": (), "least_length": 1, "protocol": "tiny", "version": "1.0", "needs": ()}
+    common = {
+        "has_lengths": False,
+        "default_lengths": (),
+        "least_length": 1,
+        "protocol": "tiny",
+        "version": "1.0",
+        "needs": (),
+        "sources": (),
+        "cut": None,
+        "takes_contexts": False,
+    }
     suites = {"tiny": [SimpleNamespace(name=f"tiny_{name}", suite="tiny", **common) for name in NAMES]}
-    own_tasks = f"scoring.TASKS_PATH = Path({str(folder)!r})"
-    code = f"from pathlib import Path; from nha_eval import scoring, worker; {own_tasks}; worker.main()"
+    own_tasks = f"building.TASKS_PATH = Path({str(folder)!r})"
+    code = f"from pathlib import Path; from nha_eval import building, worker; {own_tasks}; worker.main()"
     for name, models, seed in (("one", ["nha-tiny", "swa-tiny"], 0), ("two", ["nha-tiny"], 1)):
         content = {"models": models, "windows": [4, 16], "suites": ["tiny"], "costs": False, "device": "cpu", "threads": 1}
         spec = Spec.model_validate({**content, "seed": seed, "out": str(folder / name)})
