@@ -70,6 +70,7 @@ def command(
     """
     from nha_eval.errors import UserError
     from nha_eval.evaluate import prepare
+    from nha_eval.launched import launched, run_share
     from nha_eval.spec import find_spec, make_spec, read_spec
 
     flags = {
@@ -110,7 +111,9 @@ def command(
     if not any("=" in item for item in data or ()):
         changed.discard("data")
     checked = make_spec(content, overrides, where="the command line" if path is None else str(path))
-    return prepare(checked, name=path.stem if path is not None and not changed else None).go()
+    name = path.stem if path is not None and not changed else None
+    by = launched()
+    return prepare(checked, name).go() if by is None or checked.share else run_share(checked, name, by)
 
 
 def _split(values: list[str] | None) -> list[str] | None:
