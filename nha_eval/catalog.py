@@ -23,7 +23,7 @@ from nha_eval.spec import Window
 # any training changes.
 WHOLE = 64 * 2**20
 # The hub's own rule.
-HUB_ID, LONGEST_HUB_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*", 96
+HUB_ID, LONGEST_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*"), 96
 BLOCKS, BLOCK = 256, 64 * 2**10
 
 
@@ -44,7 +44,7 @@ def describe(name: str) -> ModelInfo:
         return describe_folder(name, folder)
     if folder.exists():
         raise UserError(f"model {name!r} is a file: give the checkpoint folder that holds config.json")
-    if re.fullmatch(HUB_ID, name) and len(name) <= LONGEST_HUB_ID:
+    if HUB_ID.fullmatch(name) and len(name) <= LONGEST_HUB_ID:
         revision, config = hub.find_model(name)
         content = read_config(config, name)
         _refusing(name, "check_no_code", content, "its config.json")

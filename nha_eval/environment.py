@@ -160,6 +160,18 @@ def record_device(run: Path, model: str, ready: dict[str, Any]) -> None:
     _write(run, content)
 
 
+def gather(run: Path, shares: list[Path]) -> None:
+    """Take over what the shares of a run say of models and devices; of all else the first one's, where the run says nothing."""
+    contents = [content for content in map(_read, shares) if content]
+    if not contents:
+        return
+    content = _read(run) or {**contents[0], "shares": len(contents)}
+    models = [each.get("models", {}) for each in (*contents, content)]
+    merged = {name: about for part in models for name, about in part.items()}
+    if content != _read(run) or merged != content.get("models"):
+        _write(run, {**content, "models": merged})
+
+
 def _read(run: Path) -> dict[str, Any]:
     try:
         content = json.loads((run / "environment.json").read_text(encoding="utf-8"))

@@ -18,9 +18,11 @@ from nha_eval import catalog, store
 from nha_eval.environment import physical_cores
 from nha_eval.errors import UserError, printable
 from nha_eval.executors import LocalExecutor
+from nha_eval.fetching import hub_needs
+from nha_eval.given_data import look_over
 from nha_eval.paths import user_path
-from nha_eval.plan import ModelInfo, expand
-from nha_eval.runner import Run
+from nha_eval.plan import ModelInfo, chosen_tasks, expand
+from nha_eval.runner import Run, share_out
 from nha_eval.spec import Spec
 
 
@@ -47,18 +49,26 @@ def prepare(
     spec = resolve(spec)
     suites = known_suites() if suites is None else suites
     expand_early(spec, suites)
+    known = [task for members in suites.values() for task in members]
+    chosen = [task for task, _ in chosen_tasks(spec, suites)]
+    given = look_over(spec.datasets, chosen, known)
+    check_cutting(spec, chosen)
     models = catalog.describe_all([entry.name for entry in spec.models], describe)
-    cells = expand(spec, models, suites)
+    cells = expand(spec, models, suites, given)
     for info, entry in zip(models, spec.models, strict=True):
         asked = entry.windows or spec.windows
         for extra in spec.costs.extra if spec.costs else ():
             asked = [*asked, *(extra.windows if extra.model in (info.name, info.label) else ())]
         if asked and info.own_window == "none":
-            given = ", ".join(dict.fromkeys(map(str, asked)))
-            note = f"note: {info.label} has no window; {given} is not applied to it: it is run once, at window none"
+            windows = ", ".join(dict.fromkeys(map(str, asked)))
+            note = f"note: {info.label} has no window; {windows} is not applied to it: it is run once, at window none"
             print(printable(note, 400), file=sys.stderr)
     threads = spec.threads or physical_cores()
     path = user_path(spec.out, "--out") if spec.out else store.RUNS / (file_name(name or "") or run_name(spec, models))
+    if spec.share:
+        number, count = (int(part) for part in spec.share.split("/"))
+        cells = [cell for part in share_out(cells, count)[number - 1 :: count] for cell in part]
+        path = path / store.SHARES / f"{number}-of-{count}"
     if spec.data:
         # Read by whoever fetches or looks something up in the cache, here and in workers.
         os.environ["NHA_EVAL_CACHE"] = str(user_path(spec.data, "--data").absolute())
@@ -67,10 +77,40 @@ def prepare(
         # GNU OpenMP's threads wait for each other in a busy loop; beside any other busy process that makes small
         # operators a hundred times slower. This many turns of the loop cost nothing on an idle machine.
         variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
-        executor = LocalExecutor(environment=variables)
+        executor = make_executor(spec, variables, threads)
     needs = {info.label: info.needs for info in models}
-    needs |= {task.name: tuple(task.needs) for members in suites.values() for task in members}
+    needs |= {task.name: (*task.needs, *hub_needs(task, given)) for task in known}
     return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs)
+
+
+def make_executor(spec: Spec, variables: dict[str, str], threads: int) -> Any:
+    """Where the spec's workers run, with these environment variables and so many threads each. UserError for settings that do
+    not go together."""
+    on_gpu = spec.device.startswith("cuda")
+    if spec.executor == "ray":
+        from nha_eval.ray_executor import RayExecutor, carried
+
+        return RayExecutor(spec.address, cores=threads, gpus=int(on_gpu), most=spec.workers, environment=carried(variables))
+    if spec.address is not None:
+        raise UserError(f"address {spec.address!r} is of a Ray cluster: add --executor ray")
+    room = spec.workers or 1
+    if room == 1 or not on_gpu:
+        return LocalExecutor(environment=variables, room=room)
+    if spec.device != "cuda":
+        raise UserError(f"{room} workers were asked for on {spec.device!r}: give --device cuda, of whose GPUs each takes one")
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [part for part in seen.split(",") if part] if seen else [str(i) for i in range(room)]
+    return LocalExecutor(environment=variables, room=room, gpus=gpus)
+
+
+def check_cutting(spec: Spec, chosen: list[Any]) -> None:
+    """Say which of the tasks take no other truncation or tokenizer. Raises UserError for a tokenizer that cannot be meant."""
+    if spec.tokenizer and not Path(spec.tokenizer).expanduser().is_dir() and not catalog.HUB_ID.fullmatch(spec.tokenizer):
+        raise UserError(f"no such tokenizer: {spec.tokenizer!r}; give a folder that holds one, or a hub id (org/name)")
+    uncut = [task.name for task in chosen if not task.cut]
+    if (spec.truncation or spec.tokenizer) and uncut:
+        flag = "--truncation" if spec.truncation else "--tokenizer"
+        print(f"note: {', '.join(uncut)} cut nothing by a protocol; {flag} is not applied there", file=sys.stderr)
 
 
 def expand_early(spec: Spec, suites: dict[str, list[Any]]) -> None:

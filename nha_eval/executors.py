@@ -3,10 +3,12 @@ machine.
 
 Events are dicts with a key "event": ready, progress, result, refused (the model cannot be had), machine (the machine
 failed) come from the worker itself; died (with "returncode", "oom", "tail") is the executor's word when it is gone.
-Another executor needs `start()` and the four methods of `LocalWorker`.
+With "lost" it was its machine that went, not the worker by itself. Another executor needs `room`, `start()` and the methods of
+`LocalWorker`.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -22,14 +24,25 @@ TAIL_LINES = 40
 
 
 class LocalExecutor:
-    """Workers as child processes, one at a time a model."""
+    """Workers as child processes, `room` of them at a time; each sees one of `gpus`, numbers of this machine's, if given."""
 
-    def __init__(self, command: list[str] | None = None, environment: dict[str, str] | None = None):
+    def __init__(
+        self,
+        command: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+        room: int = 1,
+        gpus: list[str] | None = None,
+    ):
         self.command = command or [sys.executable, "-m", "nha_eval.worker"]
         self.environment = {**os.environ, **(environment or {})}
+        self.room = room
+        self._gpus = itertools.cycle(gpus) if gpus else None
+        self._lock = threading.Lock()
 
     def start(self) -> "LocalWorker":
-        return LocalWorker(self.command, self.environment)
+        with self._lock:
+            gpu = {} if self._gpus is None else {"CUDA_VISIBLE_DEVICES": next(self._gpus)}
+        return LocalWorker(self.command, self.environment | gpu)
 
 
 class LocalWorker:

@@ -2,10 +2,14 @@
 not one a cell.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nha_eval import hub
 from nha_eval.errors import MachineError, UserError, is_disk_trouble
+from tasks.hub_data import given_for, is_cached
+
+HUB = "hub:"
 
 
 def known_assets() -> dict[str, Any]:
@@ -25,8 +29,11 @@ def fetch_all(names: Iterable[str]) -> dict[str, str]:
     from models.assets import AssetCorrupt, AssetUnavailable, cache_dir, fetch
 
     known = known_assets()
-    failures: dict[str, str] = {}
-    for name in dict.fromkeys(names):
+    names = list(dict.fromkeys(names))
+    failures = _out_of_reach([name for name in names if name.startswith(HUB)])
+    for name in names:
+        if name.startswith(HUB):
+            continue
         try:
             fetch(known[name])
         except (AssetUnavailable, AssetCorrupt) as problem:
@@ -41,3 +48,25 @@ def fetch_all(names: Iterable[str]) -> dict[str, str]:
                 f"cannot fetch {name}: {problem}; free some space, then give the same command again"
             ) from problem
     return failures
+
+
+def hub_needs(task: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The hub's data that the task reads, as one name to be fetched, but for what is given locally."""
+    wanted = [hub_id for source, hub_id in task.sources if given_for(source, hub_id, given) is None]
+    return (HUB + ",".join(wanted),) if wanted else ()
+
+
+def _out_of_reach(names: list[str]) -> dict[str, str]:
+    """Those of the hub's data that cannot be had, with the reason; the hub is asked once, and only where the cache lacks any.
+
+    Nothing is downloaded here: a task's data is small, and the worker reads it when it comes to the task. Of several data sets
+    of one task (NQ has one a length) any in the cache leaves it to the worker to find out.
+    """
+    lacking = [name for name in names if not any(is_cached(hub_id) for hub_id in name.removeprefix(HUB).split(","))]
+    if not lacking:
+        return {}
+    answers, word = hub.reachable()
+    if answers:
+        return {}
+    advice = "give it with --data NAME=PATH, or try again with a connection"
+    return dict.fromkeys(lacking, f"the Hugging Face hub cannot be reached ({word}): {advice}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from nha_eval.errors import MachineError, is_disk_trouble
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -62,6 +62,10 @@ def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def plain(value: Any) -> Any:
     """The value as strict JSON can hold it: numpy scalars become Python's, infinities and NaN the strings 'inf',
     '-inf', 'nan'.
@@ -96,7 +100,7 @@ class Journal:
         if samples:
             text = "".join(json.dumps(plain(sample), sort_keys=True, ensure_ascii=False) + "\n" for sample in samples)
             write_atomic(self.samples / f"{cell_id}.jsonl", text)
-            record["samples_bytes"] = len(text.encode())
+            record["samples_sha256"] = hashlib.sha256(text.encode()).hexdigest()
         record["sha256"] = _digest(record)
         write_atomic(self.cells / f"{cell_id}.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
 
@@ -107,12 +111,22 @@ class Journal:
             claimed = record.pop("sha256")
             if record.get("schema") != SCHEMA or claimed != _digest(record):
                 return None
-            wanted = record.get("samples_bytes")
-            if wanted is not None and (self.samples / f"{cell_id}.jsonl").stat().st_size != wanted:
+            wanted = record.get("samples_sha256")
+            if wanted is not None and _file_digest(self.samples / f"{cell_id}.jsonl") != wanted:
                 return None
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return None
         return record
+
+    def adopt(self, other: "Journal") -> None:
+        """Take over the finished cells of another journal that are not here yet."""
+        for file in sorted(other.cells.glob("*.json")):
+            record = other.read(file.stem)
+            if record is None or self.read(file.stem) is not None:
+                continue
+            if "samples_sha256" in record:
+                write_atomic(self.samples / f"{file.stem}.jsonl", (other.samples / f"{file.stem}.jsonl").read_text("utf-8"))
+            write_atomic(self.cells / file.name, file.read_text("utf-8"))
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed run left."""

@@ -27,6 +27,7 @@ def _task(task: Any) -> dict[str, Any]:
         "lengths": list(task.default_lengths) if task.has_lengths else None,
         "protocol": task.protocol,
         "version": str(task.version),
+        "data": [source for source, _ in task.sources],
     }
 
 
@@ -47,10 +48,10 @@ def show(found: dict[str, Any]) -> None:
 
     console.print(f"[bold]Models[/bold] (--model; or a checkpoint folder, or a hub id)\n  {', '.join(found['presets'])}\n")
     for suite, tasks in found["suites"].items():
-        rows = table(f"Suite {suite} (--suite)", "task", "lengths", "protocol", "version")
+        rows = table(f"Suite {suite} (--suite)", "task", "lengths", "protocol", "version", "data (--data)")
         for task in tasks:
             lengths = ", ".join(map(str, task["lengths"])) if task["lengths"] else "as they come"
-            rows.add_row(task["task"], lengths, task["protocol"], task["version"])
+            rows.add_row(task["task"], lengths, task["protocol"], task["version"], ", ".join(task["data"]))
         console.print(rows)
     specs = table("Specs (eval NAME)", "name", "models")
     for name, models in found["specs"].items():

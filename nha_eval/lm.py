@@ -50,8 +50,8 @@ class HarnessLM(HFLM):
 
     `batch_size` bounds the rows of a call of the model. `max_length` (tokens) defaults to the model's.
     `on_progress(done, total)`, in requests, is called while a list of requests is worked through. `truncated` counts
-    the requests whose context was cut. `min_saving` is the number of tokens that one more call must save (default: by
-    device).
+    the requests whose context was cut, `kept` maps the prompts of those to be continued to what was read of them.
+    `min_saving` is the number of tokens that one more call must save (default: by device).
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class HarnessLM(HFLM):
             )
         self.on_progress = on_progress
         self.truncated = 0
+        self.kept: dict[str, str] = {}
         self.min_prefix = min_prefix
         self.min_saving = MIN_SAVING.get(self.device.type, MIN_SAVING["cuda"]) if min_saving is None else min_saving
         self._done = self._total = 0
@@ -197,6 +198,8 @@ class HarnessLM(HFLM):
             ids, _ = self.tok_batch_encode([request.args[0]], truncation=self.truncation)
             tokens = tuple(int(t) for t in ids[0])
             self._note_truncation(len(tokens), room)
+            if len(tokens) > room:
+                self.kept[request.args[0]] = self.tok_decode(list(tokens[-room:]))
             by_tokens[tokens[-room:] or (self.prefix_token_id,)].append(i)
         contexts = sorted(by_tokens)
         until = handle_stop_sequences(settings["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))

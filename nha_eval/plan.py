@@ -10,12 +10,14 @@ long; then task by task with the windows inside, so that each curve is whole ear
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nha_eval.errors import UserError, nearest
+from nha_eval.given_data import GivenData, of_task
 from nha_eval.spec import Spec, TaskEntry, Window
+from tasks.protocols import protocol_name
 
 COST_LENGTHS = (512, 1024, 2048)
 MOST_CELLS = 100_000  # each is a file, and a second or more of work
@@ -57,6 +59,9 @@ class Cell:
     repeats: int | None = None
     decode_tokens: int | None = None
     seconds: float | None = None  # time budget of a cost cell
+    truncation: str | None = None  # policy in place of the protocol's
+    tokenizer: str | None = None  # whose tokens contexts are cut in; None: the model's own
+    data: tuple[tuple[str, str, str], ...] | None = None  # local data in the hub's place: (name, path, digest of its content)
 
     @property
     def what(self) -> str:
@@ -72,8 +77,11 @@ class Cell:
 
 def _cell(info: ModelInfo, **fields: Any) -> Cell:
     fields = {"model": info.label, "model_name": info.name, **fields}
-    # The name says where the weights came from, the fingerprint what they are: a moved folder is the same model.
-    determines = {key: value for key, value in fields.items() if key != "model_name"} | {"weights": info.fingerprint}
+    # The name says where the weights came from, the fingerprint what they are: a moved folder is the same model. So with data.
+    determines = {key: value for key, value in fields.items() if key not in ("model_name", "data")}
+    determines["weights"] = info.fingerprint
+    if fields.get("data"):
+        determines["data"] = [(name, digest) for name, _, digest in fields["data"]]
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:10]
     readable = [info.label, fields["window"], fields.get("task") or fields["phase"], fields.get("length")]
     slug = "--".join(re.sub(r"[^A-Za-z0-9._-]+", "-", str(part))[:60] for part in readable if part is not None)
@@ -91,13 +99,19 @@ def _too_many() -> UserError:
     return UserError(f"more than {MOST_CELLS} cells: ask for fewer models, windows, lengths or suites, or share them out")
 
 
-def expand(spec: Spec, models: list[ModelInfo], suites: dict[str, list[Any]]) -> list[Cell]:
+def expand(
+    spec: Spec, models: list[ModelInfo], suites: dict[str, list[Any]], given: Mapping[str, GivenData] | None = None
+) -> list[Cell]:
     """All cells of the spec, in the order they are worked through.
 
-    `models` are the spec's, in its order; `suites` maps every known suite to its TaskInfo list. Raises UserError for a
-    suite, task, length or model in `costs.extra` that does not fit.
+    `models` are the spec's, in its order; `suites` maps every known suite to its TaskInfo list; `given` is the local data.
+    Raises UserError for a suite, task, length, truncation or model in `costs.extra` that does not fit.
     """
-    chosen = _choose_tasks(spec, suites)
+    chosen = chosen_tasks(spec, suites)
+    cutting = [task.name for task, _ in chosen if task.cut]
+    if (spec.truncation or spec.tokenizer) and chosen and not cutting:
+        flag = "--truncation" if spec.truncation else "--tokenizer"
+        raise UserError(f"{flag}: none of the tasks asked for cuts its contexts; leave it out, or add --suite recall")
     labels = [info.label for info in models]
     for extra in spec.costs.extra if spec.costs else ():
         if extra.model not in {info.name for info in models} | set(labels):
@@ -127,13 +141,25 @@ def expand(spec: Spec, models: list[ModelInfo], suites: dict[str, list[Any]]) ->
                         "protocol": task.protocol,
                         "length": length,
                         "limit": own.limit or spec.limit,
-                        "contexts": (own.contexts or spec.contexts) if task.has_lengths else None,
+                        "contexts": (own.contexts or spec.contexts) if task.takes_contexts else None,
+                        **_cutting(spec, task),
                     }
+                    if found := of_task(task, given or {}):
+                        fields["data"] = tuple((data.name, data.path, data.digest) for data in found)
                     _add(cells, _cell(info, kind="score", window=window, batch=spec.batch, **fields, **common))
     unique = {cell.id: cell for cell in cells}
     if not unique:
         raise UserError("nothing to do: the spec has neither suites nor costs; add `suites` (--suite) or `costs`")
     return list(unique.values())
+
+
+def _cutting(spec: Spec, task: Any) -> dict[str, Any]:
+    """What is changed of how the task's protocol cuts contexts, and the name that this gives the protocol."""
+    changes = {"truncation": spec.truncation, "tokenizer": spec.tokenizer} if task.cut else {}
+    changes = {key: value for key, value in changes.items() if value}
+    if changes:
+        changes["protocol"] = protocol_name(task.protocol, task.cut, spec.truncation, spec.tokenizer)
+    return changes
 
 
 def _windows(info: ModelInfo, asked: Iterable[Window]) -> list[Window]:
@@ -142,7 +168,8 @@ def _windows(info: ModelInfo, asked: Iterable[Window]) -> list[Window]:
     return list(asked) or [info.own_window]
 
 
-def _choose_tasks(spec: Spec, suites: dict[str, list[Any]]) -> list[tuple[Any, TaskEntry]]:
+def chosen_tasks(spec: Spec, suites: dict[str, list[Any]]) -> list[tuple[Any, TaskEntry]]:
+    """The tasks that the spec asks for, each with what it says of it. Raises UserError for an unknown suite or task."""
     for suite in spec.suites:
         if suite not in suites:
             raise UserError(f"no such suite: {suite!r}; {nearest(suite, suites, what='suites')}")

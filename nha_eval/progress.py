@@ -142,6 +142,9 @@ def headline(cell: Cell, record: dict[str, Any]) -> str:
     row = record["rows"][0]
     if cell.kind == "score":
         spread = f" ± {row['stderr']:.3f}" if isinstance(row.get("stderr"), float) else ""
+        # Where all documents score alike, no spread is no certainty.
+        if not row.get("stderr") and isinstance(row.get("ci_low"), float):
+            spread = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
         value = f"{row['value']:.3f}" if isinstance(row["value"], int | float) else row["value"]
         return f"{row['metric']} {value}{spread} (n={row['n']})"
     return f"{row['latency_ms']:.1f} ms, {row['peak_memory_mb']:.0f} MB, state {row['state_bytes'] / 2**20:.2f} MB"

@@ -4,14 +4,17 @@
     Run(cells, settings, Path("results/runs/try"), threads=2).go()
 
 The same call again goes on where the last one stopped: cells that are `ok` or `oom` are kept, the others done again. A
-worker holds one model; when it dies, the cell in hand gets that as its result and a new worker goes on. Nothing here
+worker holds one model; when it dies, the cell in hand gets that as its result and a new worker goes on. Where an executor
+has room for several workers, what is timed is done first, by one of them alone, and the scores are shared out. Nothing here
 imports torch.
 """
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import groupby
@@ -30,6 +33,10 @@ KEPT = ("ok", "oom")
 LOAD_ATTEMPTS = 3  # workers in a row that may die while loading a model
 REPORT_EVERY = 15.0  # seconds at least between two drawings of the report
 REPORT_SHARE = 10  # and at least this many times as long as the last one took
+
+
+class _Stopped(Exception):
+    """Another thread of the run has ended it."""
 
 
 @dataclass
@@ -57,6 +64,9 @@ class Run:
         self._drawn = -math.inf
         self._drawing_took = 0.0
         self._undrawn = False
+        # One thread at a time writes, draws and shows.
+        self._turn = threading.RLock()
+        self._stopping = False
 
     def go(self) -> int:
         """Do all that is left and return the exit code. Raises UserError, MachineError or Interrupted, the
@@ -76,8 +86,7 @@ class Run:
                 with self.display(self.cells, self.records) as self.shown:
                     if self.records:
                         self.shown.say(f"{self.path}: {len(self.records)} of {len(self.cells)} cells are done already")
-                    for _, group in groupby(todo, key=lambda cell: cell.model):
-                        self._run_model(list(group))
+                    self._run_all(todo)
                     self._write_tables()
                     self._refresh_report(force=True)
             else:
@@ -99,12 +108,38 @@ class Run:
                 if asset in failures:
                     self.missing[cell.task, cell.length] = failures[asset]
 
-    def _run_model(self, cells: list[Cell]) -> None:
-        """Work through one model's cells, with as many workers as it takes."""
-        if cells[0].model in self.refused:
+    def _run_all(self, cells: list[Cell]) -> None:
+        """Work through the cells, several models or parts of a model's at a time where the executor has room for it."""
+        room = self.executor.room
+        if room > 1:
+            timed = [cell for cell in cells if cell.kind == "cost"]
+            scored = [cell for cell in cells if cell.kind != "cost"]
+        else:
+            timed, scored = cells, []
+        for _, group in groupby(timed, key=lambda cell: cell.model):
+            self._run_model(list(group))
+        shares = share_out(scored, room)
+        if not shares:
             return
+        with ThreadPoolExecutor(room) as pool:
+            try:
+                for done in as_completed([pool.submit(self._run_model, share) for share in shares]):
+                    done.result()
+            except BaseException:
+                self._stopping = True
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _run_model(self, cells: list[Cell]) -> None:
+        """Work through cells of one model, with as many workers as it takes."""
+        if self._stopping or cells[0].model in self.refused:
+            return
+        with contextlib.suppress(_Stopped):
+            self._work_through(cells)
+
+    def _work_through(self, cells: list[Cell]) -> None:
         waiting = self._without_missing(cells)
-        deaths = 0
+        deaths, lost = 0, 0
         while waiting:
             with self._worker() as worker:
                 ready = self._load(worker, waiting[0])
@@ -123,7 +158,15 @@ class Run:
                 else:
                     deaths = 0
                     self._check_loaded(waiting, ready)
-                    while waiting and self._run_cell(worker, waiting.pop(0), ready):
+                    while waiting:
+                        cell = waiting.pop(0)
+                        ended = self._run_cell(worker, cell, ready, again=lost < LOAD_ATTEMPTS)
+                        if ended == "lost":
+                            # The machine went, not the cell: a worker elsewhere takes it.
+                            waiting.insert(0, cell)
+                            lost += 1
+                        if ended:
+                            break
                         waiting = self._without_missing(waiting)
 
     def _without_missing(self, cells: list[Cell]) -> list[Cell]:
@@ -149,7 +192,8 @@ class Run:
         """The worker's `ready` event, or `oom` (the weights do not fit), `refused` (the model cannot be had) or `died`
         with a reason.
         """
-        self.shown.loading(cell.model)
+        with self._turn:
+            self.shown.loading(cell.model)
         worker.send(
             {
                 "do": "load",
@@ -161,7 +205,8 @@ class Run:
         )
         event = self._wait(worker)
         if event["event"] == "ready":
-            environment.record_device(self.path, cell.model, {key: value for key, value in event.items() if key != "event"})
+            with self._turn:
+                environment.record_device(self.path, cell.model, {key: value for key, value in event.items() if key != "event"})
             return event
         if event["event"] == "died":
             return {
@@ -179,25 +224,31 @@ class Run:
         beyond = next((cell for cell in cells if longest and cell.length and cell.length > longest), None)
         if beyond is not None:
             raise UserError(f"length {beyond.length} ({beyond.what}) is beyond {model}, which takes up to {longest} tokens")
-        kept = {record.get("weights_hash") for record in self.records.values() if record["cell"]["model"] == model}
+        with self._turn:
+            kept = {record.get("weights_hash") for record in self.records.values() if record["cell"]["model"] == model}
         if kept - {None, ready.get("weights_hash")}:
             raise UserError(
                 f"the weights or settings of {model} have changed since the cells in {self.path} were measured: choose "
                 "another folder with --out, or remove that one"
             )
 
-    def _run_cell(self, worker: Any, cell: Cell, ready: dict[str, Any]) -> bool:
-        """Have one cell done and stored; False when the worker is gone."""
+    def _run_cell(self, worker: Any, cell: Cell, ready: dict[str, Any], again: bool) -> str | None:
+        """Have one cell done and stored; "died" when the worker is gone with it, "lost" when its machine is and the cell may
+        be tried `again`, None when the worker waits for the next one.
+        """
         # Drawing takes a core: while a score is taken it may, while something is timed it must not.
         timed = cell.kind == "cost"
         if timed:
             self._refresh_report()
-        self.shown.begin(cell)
+        with self._turn:
+            self.shown.begin(cell)
         worker.send({"do": "cell", "cell": cell.as_dict()})
         started = time.monotonic()
         event = self._wait(worker, may_draw=not timed)
         about = {"weights_hash": ready.get("weights_hash")}
         if event["event"] == "died":
+            if again and event.get("lost"):
+                return "lost"
             status = "oom" if event["oom"] else "error"
             reason = died_reason(event)
             spent = round(time.monotonic() - started, 3)
@@ -209,32 +260,38 @@ class Run:
                 "seconds": spent,
             }
             self._finish(cell, {**result, **about})
-            return False
+            return "died"
         if event["status"] == "unavailable":
             # What could not be had for one window will not be had for the next.
             self.missing[cell.task, cell.length] = event["reason"]
         self._finish(cell, {**{key: value for key, value in event.items() if key not in ("event", "cell")}, **about})
-        return True
+        return None
 
     def _wait(self, worker: Any, may_draw: bool = False) -> dict[str, Any]:
         """The next event that ends something."""
         while True:
+            if self._stopping:
+                raise _Stopped
             if may_draw:
                 self._refresh_report()
             event = worker.next(timeout=0.5)
-            self.shown.tick()
-            if event is None:
+            with self._turn:
+                self.shown.tick()
+                if event is not None and event["event"] == "progress":
+                    self.shown.step(event["done"], event["total"])
+            if event is None or event["event"] == "progress":
                 continue
-            if event["event"] == "progress":
-                self.shown.step(event["done"], event["total"])
-            elif event["event"] == "machine":
+            if event["event"] == "machine":
                 raise MachineError(
                     f"{event['message']}; what was finished is kept: give the same command again once this is mended"
                 )
-            else:
-                return event
+            return event
 
     def _finish(self, cell: Cell, record: dict[str, Any]) -> None:
+        with self._turn:
+            self._store(cell, record)
+
+    def _store(self, cell: Cell, record: dict[str, Any]) -> None:
         samples = record.pop("samples", None)
         record = {
             **record,
@@ -252,6 +309,10 @@ class Run:
         self.folder.write_tables(self.cells, self.records)
 
     def _refresh_report(self, force: bool = False) -> None:
+        with self._turn:
+            self._redraw(force)
+
+    def _redraw(self, force: bool) -> None:
         due = time.monotonic() - self._drawn >= max(REPORT_EVERY, REPORT_SHARE * self._drawing_took)
         if not force and not (due and self._undrawn):
             return
@@ -298,6 +359,21 @@ class Run:
             )
             return DATA_MISSING
         return DONE
+
+
+def share_out(cells: list[Cell], room: int) -> list[list[Cell]]:
+    """Lists of cells, each of one model, for `room` workers at a time: a model's are shared among as many workers as there is
+    room for it, those of one task and length together, since they read the same documents."""
+    models = [list(group) for _, group in groupby(cells, key=lambda cell: cell.model)]
+    shares = []
+    for own in models:
+        together = [list(group) for _, group in groupby(own, key=lambda cell: (cell.task, cell.length))]
+        count = max(1, min(len(together), math.ceil(room / len(models))))
+        parts: list[list[Cell]] = [[] for _ in range(count)]
+        for group in together:
+            min(parts, key=len).extend(group)
+        shares += [part for part in parts if part]
+    return shares
 
 
 def _write_report(path: Path) -> None:

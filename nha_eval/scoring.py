@@ -1,7 +1,7 @@
 """One task's scores: lm-eval builds the task, runs it and computes every metric; this turns the results into rows.
 
-Values are lm-eval's own, to the last digit. Added to them: a standard error that minds documents sharing a context,
-the score of the best constant answer beside a choice task's accuracy, and one small record for each document.
+Values are lm-eval's own, to the last digit. Added to them: a standard error that minds documents sharing a context, a 95%
+interval, the score of the best constant answer beside a choice task's accuracy, and one small record for each document.
 
     from models.presets import load
     from nha_eval.lm import HarnessLM
@@ -17,7 +17,7 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,18 +26,24 @@ import numpy as np
 import torch
 from lm_eval import evaluator
 from lm_eval.api import task as lm_eval_task
+from lm_eval.api.metrics import bits_per_byte, weighted_perplexity
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-from lm_eval.tasks import TaskManager
 
-from nha_eval import hub
-from nha_eval.errors import UserError, nearest, one_line
-from nha_eval.stats import clustered_stderr
-from tasks import TASKS_PATH
+from nha_eval.building import build
+from nha_eval.stats import bootstrap_stderr, clustered_stderr, score_interval
+from nha_eval.truncation import fate, shares
+from tasks.protocols import protocol_name
+
+NORMAL = 1.96  # half a 95% interval in standard errors
+# Of these, each over pairs (log-likelihood, weight), lm-eval gives no error.
+RATIOS = (weighted_perplexity, bits_per_byte)
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One figure: `value` of `metric` over `n` documents; `stderr` is None where it is not defined."""
+    """One figure: `value` of `metric` over `n` documents; `stderr` and the 95% interval from `ci_low` to `ci_high` are None
+    where they are not defined (one document, unless its answer is right or wrong; a metric with neither form).
+    """
 
     task: str
     task_version: str
@@ -47,6 +53,8 @@ class ScoreRow:
     stderr: float | None
     n: int
     length: int | None
+    ci_low: float | None = None
+    ci_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,70 +74,73 @@ def score_task(
     limit: int | None = None,
     seed: int = 0,
     contexts: int | None = None,
+    truncation: str | None = None,
+    tokenizer: str | None = None,
+    data: Mapping[str, str] | None = None,
     bootstrap_iters: int = 1000,
 ) -> TaskScore:
     """Run the task on `lm` (an lm-eval model) and return its scores.
 
     `length` (tokens), `contexts` (their number) and `seed` reach tasks that are generated, through lm-eval's
-    metadata; `limit` takes the first documents. lm-eval's own seeds stay at their defaults. `bootstrap_iters` is for
-    metrics whose standard error is bootstrapped, such as perplexity. Raises UserError for an unknown task and
-    AssetUnavailable for data that cannot be had.
+    metadata; `limit` takes the first documents. `truncation` (a policy of `tasks.hub_recall.cutting`) and `tokenizer` (a folder
+    or hub id) change how a task cuts its contexts, and with it the protocol's name; by default they are cut as the protocol
+    says, in the model's own tokens. `data` maps names of data sets or hub ids to local folders or files. lm-eval's own
+    seeds stay at their defaults. `bootstrap_iters` is for metrics whose standard error is bootstrapped, such as perplexity.
+    Raises UserError for an unknown task, ValueError for data that does not fit and AssetUnavailable for data that cannot be
+    had.
     """
     random.seed(DEFAULT_RANDOM_SEED)
     np.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
-    metadata = {"seed": seed, "lengths": None if length is None else [length], "contexts": contexts}
+    metadata = {
+        **{"seed": seed, "lengths": None if length is None else [length], "contexts": contexts},
+        **{"truncation": truncation, "tokenizer": tokenizer},
+    }
+    given = {key: value for key, value in metadata.items() if value is not None}
     with _without_noise():
-        task = _build(task_name, {key: value for key, value in metadata.items() if value is not None})
-    if task.get_config("num_fewshot") is None:
-        task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+        loaded = build(task_name, given, data=data, tokenizer=getattr(lm, "tokenizer", None))
+    for task in loaded["tasks"].values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
 
     truncated = getattr(lm, "truncated", 0)
+    kept = getattr(lm, "kept", {})
+    kept.clear()
     with _without_noise():
-        results = evaluator.evaluate(
-            lm=lm, task_dict={"tasks": {task_name: task}}, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True
-        )
+        results = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True)
+    cut = getattr(lm, "truncated", 0) - truncated
+    if task_name in loaded["groups"]:
+        return TaskScore(*_of_group(task_name, loaded, results), cut)
+    task = loaded["tasks"][task_name]
     figures, logged = results["results"][task_name], results["samples"][task_name]
     common = {"task": task_name, "length": length, **_provenance(task)}
-    rows = [ScoreRow(**common, **figure) for figure in _figures(figures, logged)]
+    rows = [ScoreRow(**common, **figure) for figure in _figures(figures, logged, task.aggregation(), bootstrap_iters)]
     if task.OUTPUT_TYPE == "multiple_choice":
         rows.append(ScoreRow(**common, metric="majority", **_majority(task, logged)))
-    return TaskScore(rows, _samples(task, logged), getattr(lm, "truncated", 0) - truncated)
+    fates = {sample["doc_id"]: fate(sample, kept) for sample in logged}
+    known = {doc_id: found for doc_id, found in fates.items() if found is not None}
+    rows += [ScoreRow(**common, **figure) for figure in shares(list(known.values()))]
+    samples = [{**record, **known.get(record["doc_id"], {})} for record in _samples(task, logged)]
+    return TaskScore(rows, samples, cut)
 
 
-def _build(name: str, metadata: dict[str, Any]) -> Any:
-    """The task `name`: one of this project's, or else one of lm-eval's own, whose index takes 11 s to read."""
-    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=metadata)
-    if name in manager.all_subtasks:
-        return manager.load([name])["tasks"][name]
-    ours = manager.all_subtasks
-    manager = TaskManager(include_path=str(TASKS_PATH), metadata=metadata)
-    if name not in manager.all_subtasks:
-        hint = nearest(name, [*ours, *manager.all_subtasks], what="this project's")
-        raise UserError(f"no such task: {name!r}; {hint}")
-    from models.assets import AssetUnavailable
-
-    try:
-        with _hub_mode():
-            return manager.load([name])["tasks"][name]
-    except OSError as problem:
-        raise AssetUnavailable(f"the data of task {name!r} cannot be had: {one_line(problem)}") from problem
-
-
-@contextmanager
-def _hub_mode() -> Iterator[None]:
-    """Keeps to the local cache when the hub does not answer, instead of minutes of retries."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not all(before) and not hub.reachable()[0]:
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+def _of_group(name: str, loaded: dict[str, Any], results: dict[str, Any]) -> tuple[list[ScoreRow], list[dict[str, Any]]]:
+    """A group's own figures, as lm-eval pools them, and its tasks' records one after another."""
+    group, told = loaded["groups"][name], results["results"][name]
+    samples: list[dict[str, Any]] = []
+    for task_name, task in sorted(loaded["tasks"].items()):
+        records = _samples(task, results["samples"][task_name])
+        samples += [{**record, "doc_id": len(samples) + i, "task": task_name} for i, record in enumerate(records)]
+    common = {"task": name, "length": None, "task_version": str(group.version), "protocol": "lmeval"}
+    rows = []
+    for key, value in told.items():
+        metric, comma, _ = key.partition(",")
+        if comma and not metric.endswith("_stderr") and isinstance(value, (int, float, np.number)):
+            stderr = _number(told.get(key.replace(metric, f"{metric}_stderr", 1)))
+            bounds = _bounds(_normal_interval(float(value), stderr))
+            rows.append(ScoreRow(**common, metric=metric, value=float(value), stderr=stderr, n=len(samples), **bounds))
+    return rows, samples
 
 
 @contextmanager
@@ -148,35 +159,69 @@ def _without_noise() -> Iterator[None]:
 def _provenance(task: Any) -> dict[str, str]:
     """The task's version, and its protocol: the name under which scores may be compared."""
     metadata = task.config.metadata or {}
-    return {"task_version": str(task.VERSION), "protocol": str(metadata.get("protocol", "lmeval"))}
+    protocol = metadata.get("protocol", "lmeval")
+    if metadata.get("cut"):
+        protocol = protocol_name(protocol, metadata["cut"], metadata.get("truncation"), metadata.get("tokenizer"))
+    return {"task_version": str(task.VERSION), "protocol": str(protocol)}
 
 
-def _figures(results: dict[str, Any], logged: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """metric, value, stderr and n of each metric that lm-eval computed."""
+def _figures(
+    results: dict[str, Any], logged: list[dict[str, Any]], aggregations: dict[str, Any], resamples: int
+) -> Iterator[dict[str, Any]]:
+    """metric, value, stderr, interval and n of each metric that lm-eval computed."""
     for key, value in results.items():
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float, np.number)):
             continue
         used = [sample for sample in logged if sample["filter"] == filter_name and metric in sample]
         values = [sample[metric] for sample in used]
-        stderr = results.get(f"{metric}_stderr,{filter_name}")
-        if _share_contexts(used):
-            # A metric that is no mean over documents has no clustered form here, and lm-eval's would be too small.
-            stderr = _stderr(values, used) if _is_mean(value, values) else None
+        stderr, interval = _number(results.get(f"{metric}_stderr,{filter_name}")), None
+        if _is_mean(value, values):
+            if _share_contexts(used):
+                stderr = clustered_stderr(values, _contexts(used))
+            interval = score_interval(values, _contexts(used))
+        else:
+            # lm-eval bootstraps some of these, over documents; where they share contexts that would be too small.
+            smooth = aggregations.get(metric) in RATIOS
+            if smooth or (stderr is not None and _share_contexts(used)):
+                stderr = _bootstrapped(aggregations[metric], values, _contexts(used), resamples)
+            interval = _normal_interval(float(value), stderr)
         name = metric if filter_name == "none" else key
-        yield {"metric": name, "value": float(value), "stderr": _number(stderr), "n": len(used)}
+        yield {"metric": name, "value": float(value), "stderr": stderr, **_bounds(interval), "n": len(used)}
+
+
+def _bootstrapped(aggregate: Any, values: list[Any], contexts: list[Any], resamples: int) -> float | None:
+    try:
+        return _number(bootstrap_stderr(aggregate, values, contexts, resamples))
+    except (OverflowError, ZeroDivisionError):
+        # A perplexity beyond all numbers in one resample has no standard error; the score itself stands.
+        return None
+
+
+def _normal_interval(value: float, stderr: float | None) -> tuple[float, float] | None:
+    known = stderr and math.isfinite(value) and math.isfinite(stderr)
+    return (value - NORMAL * stderr, value + NORMAL * stderr) if known else None
+
+
+def _bounds(interval: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {"ci_low": low, "ci_high": high}
 
 
 def _share_contexts(samples: list[dict[str, Any]]) -> bool:
-    known = [sample["doc"].get("context_id") for sample in samples]
+    known = [_source_document(sample["doc"]) for sample in samples]
     known = [context for context in known if context is not None]
     return len(set(known)) < len(known)
 
 
-def _stderr(values: list[float], samples: list[dict[str, Any]]) -> float | None:
-    """By context; a document without one stands alone. The sample standard error where no context is shared."""
-    own = [sample["doc"].get("context_id") for sample in samples]
-    return clustered_stderr(values, [i if c is None else str(c) for i, c in enumerate(own)])
+def _source_document(doc: dict[str, Any]) -> Any:
+    """What tells documents on one text; lm-eval's fda and swde name the file that several questions are on."""
+    return doc.get("context_id", doc.get("file_name"))
+
+
+def _contexts(samples: list[dict[str, Any]]) -> list[str | int]:
+    """Each document's context; one without any is its own."""
+    return [i if c is None else str(c) for i, c in enumerate(_source_document(sample["doc"]) for sample in samples)]
 
 
 def _is_mean(value: float, values: list[Any]) -> bool:
@@ -211,7 +256,9 @@ def _majority(task: Any, logged: list[dict[str, Any]]) -> dict[str, Any]:
     counts = Counter(answer for answers in right for answer in answers)
     best = max(counts, key=lambda answer: (counts[answer], str(answer)), default=None)
     values = [float(best in answers) for answers in right]
-    return {"value": float(np.mean(values)), "stderr": _stderr(values, samples), "n": len(values)}
+    contexts = _contexts(samples)
+    stderr, interval = clustered_stderr(values, contexts), score_interval(values, contexts)
+    return {"value": float(np.mean(values)), "stderr": stderr, **_bounds(interval), "n": len(values)}
 
 
 def _samples(task: Any, logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -227,7 +274,7 @@ def _samples(task: Any, logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
             gold, prediction = _answer(task, sample)
             records[sample["doc_id"]] = {
                 "doc_id": sample["doc_id"],
-                "context_id": doc.get("context_id"),
+                "context_id": _source_document(doc),
                 "prompt_hash": sample["prompt_hash"],
                 "gold": gold,
                 "prediction": prediction,

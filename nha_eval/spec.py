@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nha_eval import yamls
 from nha_eval.errors import UserError, nearest, printable
@@ -24,6 +33,8 @@ from nha_eval.paths import user_path
 
 SPECS = Path(__file__).parent / "specs"
 Window = int | str
+# A data set's short name or hub id; a path before the = begins otherwise, or has more parts.
+_DATA_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # Token positions and counts are 32 bits wide in places, and Python itself refuses to read very long integers.
 MOST = 2**31 - 1
 MOST_THREADS = 1024
@@ -84,6 +95,27 @@ def _listed(value: Any) -> Any:
 
 def _unique(values: list[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
+
+
+def split_data(given: Any) -> tuple[str | None, dict[str, str]]:
+    """A folder and the data sets by name, out of `FOLDER`, `NAME=PATH` (or several in a list) or a mapping.
+
+    Raises ValueError for two folders, or a name with two paths.
+    """
+    if isinstance(given, dict):
+        return None, given
+    folder, named = None, {}
+    for item in given if isinstance(given, list | tuple) else [given]:
+        name, equals, path = str(item).partition("=")
+        if not equals or not _DATA_NAME.fullmatch(name):
+            if folder is not None:
+                raise ValueError(f"data {str(item)!r}: the folder is {folder!r} already; data sets are given as NAME=PATH")
+            folder = str(item)
+        elif name in named:
+            raise ValueError(f"data {str(item)!r}: {name} is {named[name]!r} already; give it once")
+        else:
+            named[name] = path
+    return folder, named
 
 
 class _Strict(BaseModel):
@@ -157,8 +189,25 @@ class Spec(_Strict):
     threads: Count | None = Field(None, le=MOST_THREADS)  # CPU threads; None: the physical cores
     costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/NAME
+    truncation: Literal["around-answer", "left", "head", "skip", "error"] | None = None  # None: as each protocol says
+    tokenizer: str | None = Field(
+        None, min_length=1
+    )  # folder or hub id; contexts are cut in its tokens; None: in the model's own
     # folder of fetched data and weights; None: NHA_EVAL_CACHE or the user's cache folder
     data: str | None = Field(None, min_length=1)
+    executor: Literal["local", "ray"] = "local"  # where workers run: this machine, or a Ray cluster
+    address: str | None = Field(None, min_length=1)  # of the Ray cluster; "auto": the one of this machine; None: one is started
+    workers: Count | None = Field(None, le=MOST_THREADS)  # at a time; None: one here, as many as fit on a cluster
+    share: str | None = None  # "2/8": the second of eight shares alone, into the run folder's `shares`
+    datasets: dict[str, str] = Field(default_factory=dict)  # data set -> folder or file in the hub's place; also as data: {...}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or content.get("data") is None:
+            return content
+        folder, named = split_data(content["data"])
+        return {**content, "data": folder, "datasets": {**(content.get("datasets") or {}), **named}}
 
     @field_validator("models", "tasks", mode="before")
     @classmethod
@@ -187,9 +236,20 @@ class Spec(_Strict):
             raise ValueError(f"device {_shown(value)}: wanted is auto, cpu, cuda, cuda:N or mps")
         return value
 
+    @field_validator("share")
+    @classmethod
+    def _share(cls, value: str | None) -> str | None:
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", "1/1" if value is None else value)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"share {_shown(value)}: wanted is I/N with 1 <= I <= N, such as 2/8")
+        return value
+
     def settings(self) -> dict[str, Any]:
         """All that decides what is measured, as plain data: what a run folder's spec.yaml holds and is compared by."""
-        return self.model_dump(mode="json", exclude={"out", "data"})
+        # Data given later fills the cells that lacked it, in the same folder: each cell's id minds what it was made from.
+        settings = self.model_dump(mode="json", exclude={"out", "data", "datasets", "executor", "address", "workers", "share"})
+        # Left out where not given, so that folders of runs from before they existed are taken up again.
+        return {key: value for key, value in settings.items() if value or key not in ("truncation", "tokenizer")}
 
 
 def spec_names() -> list[str]:
@@ -235,6 +295,9 @@ def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str)
     Raises UserError, one line, for the first thing that is wrong.
     """
     merged = _singular_to_plural(content)
+    if overrides.get("data"):
+        # A data set given by flag stands beside the file's own.
+        merged["data"], merged["datasets"] = _merged_data(merged, overrides.pop("data"), where)
     costs = overrides.pop("costs", None)
     merged.update({key: value for key, value in overrides.items() if value is not None})
     if isinstance(costs, dict):
@@ -248,6 +311,14 @@ def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str)
         return Spec.model_validate(merged)
     except ValidationError as problem:
         raise UserError(_first_problem(problem, where)) from problem
+
+
+def _merged_data(merged: dict[str, Any], flags: list[str], where: str) -> tuple[str | None, dict[str, str]]:
+    try:
+        (folder, named), (own_folder, own) = split_data(flags), split_data(merged.get("data") or [])
+    except ValueError as problem:
+        raise UserError(f"{where}: {problem}") from problem
+    return folder or own_folder, {**(merged.get("datasets") or {}), **own, **named}
 
 
 def _singular_to_plural(content: dict[str, Any]) -> dict[str, Any]:

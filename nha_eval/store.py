@@ -13,12 +13,14 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from nha_eval import yamls
+from nha_eval import environment, yamls
 from nha_eval.errors import MachineError, UserError, is_disk_trouble
 from nha_eval.journal import Journal, write_atomic
 from nha_eval.paths import make_writable, user_path
 from nha_eval.plan import Cell
 
+# Where the shares of a run are worked on that several machines do at once.
+SHARES = "shares"
 SCORE_COLUMNS = [
     "model",
     "window",
@@ -38,6 +40,9 @@ SCORE_COLUMNS = [
     "seed",
     "status",
     "reason",
+    # The 95% interval; last, so that what reads the columns before them by place still does.
+    "ci_low",
+    "ci_high",
 ]
 COST_COLUMNS = [
     "model",
@@ -85,6 +90,10 @@ class RunFolder:
         try:
             self._check_spec()
             self.journal.sweep()
+            shares = sorted(self.path.glob(f"{SHARES}/*"))
+            for share in shares:
+                self.journal.adopt(Journal(share))
+            environment.gather(self.path, shares)
         except BaseException:
             self._lock.release()
             raise

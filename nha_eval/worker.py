@@ -95,8 +95,9 @@ class Model:
             self._lms = {batch: HarnessLM(self.loaded, batch_size=batch)}
         lm = self._lms[batch]
         lm.on_progress = on_progress
-        chosen = {key: cell[key] for key in ("length", "limit", "seed", "contexts")}
-        outcome = score_task(lm, cell["task"], **chosen)
+        chosen = {key: cell[key] for key in ("length", "limit", "seed", "contexts", "truncation", "tokenizer")}
+        data = {name: path for name, path, _ in cell["data"] or ()}
+        outcome = score_task(lm, cell["task"], **chosen, data=data)
         return [vars(row) if hasattr(row, "__dict__") else row._asdict() for row in outcome.rows], outcome.samples
 
     def cost(self, cell: dict[str, Any], on_progress: Callable[[int, int], None]) -> dict[str, Any]:

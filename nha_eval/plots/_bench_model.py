@@ -140,10 +140,13 @@ def _figure(rows: pd.DataFrame, columns: int | None) -> Figure:
         axes.set_ylabel(f"{panel.ylabel} ({unit})")
         axes.set_title(f"{panel.title}\n{_what(panel, part)}")
         first = part.iloc[0]
-        axes.set_xlabel(f"tokens ({first['size']}, {clean_text(first['dtype'], 12)}, {clean_text(first['device'], 24)})")
+        axes.set_xlabel(f"tokens ({first['size']}, {clean_text(first['dtype'], 12)})")
     legend = handles([name for name in looks if name in set(rows["model"])], looks, markers)
     if marked:
         legend.append(Line2D([], [], label=f"from here on faster than {BASE}", markeredgecolor=MUTED, **_RING))
+    # No sign stands for the device, whose name is too long for under each panel.
+    devices = dict.fromkeys(clean_text(device, 34) for device in rows["device"])
+    legend += [Line2D([], [], linestyle="none", label=f"on {device}") for device in devices]
     finish(figure, legend)
     return figure
 

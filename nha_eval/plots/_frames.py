@@ -22,7 +22,7 @@ SCORE_TEXT = [
     *("model", "window", "suite", "task", "task_version", "protocol", "metric"),
     *("dtype", "device", "backend", "status", "reason"),
 ]
-SCORE_NUMBERS = ["value", "stderr", "n", "length", "batch_size", "seed"]
+SCORE_NUMBERS = ["value", "stderr", "ci_low", "ci_high", "n", "length", "batch_size", "seed"]
 COST_TEXT = ["model", "window", "phase", "dtype", "device", "backend", "status", "reason"]
 COST_NUMBERS = [
     *("length", "batch_size", "latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats"),

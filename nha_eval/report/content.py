@@ -15,10 +15,12 @@ from nha_eval.plots._lines import PHASES, phase_groups
 from nha_eval.plots._settings import setting_label, settings_of, suite_label
 from nha_eval.plots._summary import of_group, suite_groups, suite_scores, task_scores
 
-from .tables import MISSING, NOT_RUN, Table, count, number, score, size
+from .tables import MISSING, NOT_RUN, Table, count, interval, number, score, size
 
 # A page of tables longer than this is read by a machine rather than by a person; the CSV files hold everything.
 _MOST_ROWS = 600
+# Rows that tell of a task's documents, under its settings' scores.
+SHARES = {"truncated": "contexts cut, share", "answer_survives": "answers surviving the cut, share"}
 
 
 def suite_table(frames: Frames) -> Table | None:
@@ -66,6 +68,10 @@ def _task_table(scored: pd.DataFrame, rows: pd.DataFrame, title: str) -> Table:
     constants = [by_task[task]["majority"].mean() if task in by_task else math.nan for task in names]
     if any(not math.isnan(value) for value in constants):
         lines.append(["constant answer", *(score(value) for value in constants)])
+    for metric, label in SHARES.items():
+        shares = [rows[(rows["task"] == task) & (rows["metric"] == metric)]["value"].mean() for task in names]
+        if any(not math.isnan(share) for share in shares):
+            lines.append([label, *(score(share) for share in shares)])
     lines.append(["n", *(_examples(by_task.get(task)) for task in names)])
     metrics = [by_task[task]["metric"].iloc[0] if task in by_task else "" for task in names]
     heads = [clean_text(f"{task} ({metric})" if metric else task, 72) for task, metric in zip(names, metrics, strict=True)]
@@ -89,11 +95,11 @@ def every_score(frames: Frames) -> Table | None:
             *(clean_text(text, 60) for text in (row.suite, row.task)),
             count(row.length),
             *(setting_label((row.model, row.window), 60), clean_text(row.metric, 40)),
-            *(score(row.value, row.stderr), count(row.n)),
+            *(score(row.value, row.stderr or math.nan), interval(row.ci_low, row.ci_high), count(row.n)),
         ]
         for row in ok.head(_MOST_ROWS).itertuples()
     ]
-    columns = ["suite", "task", "length", "setting", "metric", "value", "n"]
+    columns = ["suite", "task", "length", "setting", "metric", "value", "95% interval", "n"]
     return Table("Every metric", columns, rows, 5, len(ok) - len(rows))
 
 

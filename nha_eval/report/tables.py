@@ -69,6 +69,11 @@ def score(value: float, stderr: float = math.nan) -> str:
     return f"{value:.3f}" if math.isnan(stderr) else f"{value:.3f} ± {stderr:.3f}"
 
 
+def interval(low: float, high: float) -> str:
+    """`0.371 to 0.453`; MISSING where a bound is not known."""
+    return MISSING if math.isnan(low) or math.isnan(high) else f"{low:.3f} to {high:.3f}"
+
+
 def count(value: float) -> str:
     """A whole number with thousands apart; MISSING for NaN."""
     return MISSING if value is None or math.isnan(value) else f"{value:,.0f}"

@@ -7,6 +7,8 @@ import typer
 EXAMPLE = (
     "Example: [bold]python run_eval.py eval --model nha-smollm2-135m --suite recall-local --window 16,64,full "
     "--length 512 --limit 50[/bold]\n\n"
+    "The recall suite on files of your own: [bold]python run_eval.py eval --model path/to/llama --suite recall --length 1024 "
+    "--data fda=fda.jsonl --data swde=swde.jsonl[/bold]\n\n"
     "A spec with one change: [bold]python run_eval.py eval quickstart --seed 1 --out results/runs/seed1[/bold]"
 )
 
@@ -37,7 +39,27 @@ def command(
     cost_batch: Annotated[int | None, typer.Option(help="Batch to measure costs at. Default: 1.")] = None,
     out: Annotated[str | None, typer.Option(metavar="PATH", help="Run folder. Default: results/runs/NAME.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Folder of fetched data and weights. Default: the user's cache.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="A folder or JSONL file in the place of a data set of the hub: fda=fda.jsonl. Repeatable. Without NAME=: the "
+            "folder of fetched data and weights. Default: the user's cache.",
+        ),
+    ] = None,
+    truncation: Annotated[
+        str | None,
+        typer.Option(help="How recall contexts are cut: around-answer, left, head, skip, error. Default: the protocol's."),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id: cut recall contexts in its tokens. Default: in the model's own.")
+    ] = None,
+    executor: Annotated[str | None, typer.Option(help="Where workers run: local, or ray. Default: local.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster. Default: one is started here.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Workers at a time. Default: one here, as many as fit on a Ray cluster.")
+    ] = None,
+    share: Annotated[
+        str | None, typer.Option(help="2/8: the second of eight shares alone; without it all are gathered.")
     ] = None,
 ) -> int:
     """Evaluate models over windows and suites: accuracy, latency and memory, with a report.
@@ -47,6 +69,7 @@ def command(
     """
     from nha_eval.errors import UserError
     from nha_eval.evaluate import prepare
+    from nha_eval.launched import launched, run_share
     from nha_eval.spec import find_spec, make_spec, read_spec
 
     flags = {
@@ -63,7 +86,13 @@ def command(
         "seed": seed,
         "threads": threads,
         "out": out,
-        "data": data,
+        "data": data or None,
+        "executor": executor,
+        "address": address,
+        "workers": workers,
+        "share": share,
+        "truncation": truncation,
+        "tokenizer": tokenizer,
     }
     cost_flags = {"lengths": _split("cost-length", cost_length), "batch": cost_batch}
     cost_flags = {key: value for key, value in cost_flags.items() if value is not None}
@@ -76,9 +105,15 @@ def command(
         )
     path = None if spec is None else find_spec(spec)
     content = {} if path is None else read_spec(path)
-    changed = {key for key, value in overrides.items() if value is not None} - {"out", "data"}
+    # Where and by how many the work is done changes nothing of the run, so that it keeps its spec's name.
+    beside = {"out", "executor", "address", "workers", "share"}
+    changed = {key for key, value in overrides.items() if value is not None} - beside
+    if not any("=" in item for item in data or ()):
+        changed.discard("data")
     checked = make_spec(content, overrides, where="the command line" if path is None else str(path))
-    return prepare(checked, name=path.stem if path is not None and not changed else None).go()
+    name = path.stem if path is not None and not changed else None
+    by = launched()
+    return prepare(checked, name).go() if by is None or checked.share else run_share(checked, name, by)
 
 
 def _split(name: str, values: list[str] | None) -> list[str] | None:

@@ -42,6 +42,9 @@ def suites() -> dict[str, list]:
             protocol="contains",
             version="1.0",
             needs=(),
+            sources=(),
+            cut=None,
+            takes_contexts=bool(lengths),
         )
 
     return {

@@ -13,7 +13,7 @@ from nha_eval import cli, runner
 from nha_eval.plots import plot_kinds
 
 ROOT = Path(cli.__file__).parent.parent
-VERBS = ("eval", "list", "doctor", "report", "plot", "bench op", "bench model", "bench show")
+VERBS = ("eval", "list", "doctor", "report", "plot", "bench op", "bench model", "bench show", "compare")
 
 
 def call(*arguments, **options):
@@ -30,8 +30,8 @@ def test_every_verb_has_help_with_an_example(verb, capsys):
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from nha_eval import cli; code = cli.run(['eval', '--help']); "
-        "heavy = {'torch', 'transformers', 'lm_eval', 'pandas', 'matplotlib', 'models'} & set(sys.modules); "
+        "import sys; from nha_eval import cli; code = cli.run(['eval', '--help']) or cli.run(['compare', '--help']); "
+        "heavy = {'torch', 'transformers', 'lm_eval', 'pandas', 'scipy', 'matplotlib', 'models'} & set(sys.modules); "
         "print(heavy, file=sys.stderr); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
@@ -75,6 +75,8 @@ def test_version(capsys):
         (["report", "nowhere"], "no such run: 'nowhere'"),
         (["plot", "pie-chart", "nowhere", "--out", "x.svg"], "no such plot: 'pie-chart'"),
         (["plot"], "Missing argument"),
+        (["compare", "nowhere"], "no such run: 'nowhere'"),
+        (["compare"], "Missing argument"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, monkeypatch, tmp_path):

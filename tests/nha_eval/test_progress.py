@@ -58,3 +58,8 @@ def test_a_run_on_a_display(cells, terminal):
 def test_headlines(cells):
     assert headline(cells[0], {"status": "oom", "reason": "no room"}) == "oom: no room"
     assert headline(cells[0], {**OK, "rows": [{"metric": "ppl", "value": "inf", "stderr": None, "n": 1}]}) == "ppl inf (n=1)"
+
+
+def test_a_score_without_spread_shows_its_interval(cells):
+    row = {"metric": "acc", "value": 1.0, "stderr": 0.0, "ci_low": 0.8241, "ci_high": 1.0, "n": 18}
+    assert headline(cells[0], {**OK, "rows": [row]}) == "acc 1.000 (0.824 to 1.000) (n=18)"

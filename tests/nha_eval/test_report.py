@@ -250,3 +250,14 @@ def test_a_fence_is_longer_than_what_it_holds():
 def test_a_table_in_markdown():
     table = Table("t", ["name", "a"], [["x|y", "1"]])
     assert table.markdown() == "| name | a |\n| --- | ---: |\n| x\\|y | 1 |"
+
+
+def test_every_metric_has_its_interval_and_no_error_of_nothing(tmp_path):
+    rows = [score("a", "full", "one", 1.0, 0.0, ci_low=0.8241, ci_high=1.0), score("b", "full", "one", 0.5, 0.05)]
+    folder = write_run(tmp_path / "run", rows, [])
+    write_report(folder)
+    words = [word.strip() for word in Page((folder / "report.html").read_text()).words if word.strip()]
+    shown = " ".join(words[words.index("95% interval") :])
+    assert "a, full attention contains 1.000 0.824 to 1.000 100" in shown
+    # A run from before there were intervals.
+    assert "b, full attention contains 0.500 ± 0.050 – 100" in shown

@@ -8,10 +8,10 @@ import pytest
 from lm_eval.tasks import TaskManager
 from tiny_lm import loaded, make_model, plain, words
 
-from nha_eval import scoring
+from nha_eval import building
 from nha_eval.lm import HarnessLM
 from nha_eval.scoring import ScoreRow, score_task
-from nha_eval.stats import clustered_stderr
+from nha_eval.stats import clustered_stderr, score_interval
 
 LIKE = loaded(make_model(max_position_embeddings=512))
 
@@ -102,7 +102,7 @@ def folder(tmp_path, monkeypatch):
         for q in range(2 + number)
     ]
     (tmp_path / "recall.jsonl").write_text("\n".join(map(json.dumps, docs)))
-    monkeypatch.setattr(scoring, "TASKS_PATH", tmp_path)
+    monkeypatch.setattr(building, "TASKS_PATH", tmp_path)
     return tmp_path
 
 
@@ -194,11 +194,11 @@ def test_a_metric_that_is_no_mean_has_no_clustered_stderr(folder):
     path = folder / "tiny_recall.yaml"
     path.write_text(path.read_text().replace("aggregation: mean", "aggregation: !function data.longest"))
     (row,) = score_task(HarnessLM(LIKE), "tiny_recall").rows
-    assert row.value == 1.0 and row.stderr is None
+    assert row.value == 1.0 and row.stderr is row.ci_low is row.ci_high is None
 
 
 def test_unknown_tasks_are_named(folder, monkeypatch):
-    monkeypatch.setattr(scoring, "TaskManager", lambda **kw: TaskManager(**{**kw, "include_defaults": False}))
+    monkeypatch.setattr(building, "TaskManager", lambda **kw: TaskManager(**{**kw, "include_defaults": False}))
     with pytest.raises(ValueError, match="no such task: 'tiny_recal'; did you mean 'tiny_recall'"):
         score_task(HarnessLM(LIKE), "tiny_recal")
 
@@ -214,8 +214,8 @@ def test_data_that_cannot_be_had_is_unavailable(folder, monkeypatch):
         def load(self, names):
             raise ConnectionError("the hub cannot be reached")
 
-    monkeypatch.setattr(scoring, "TaskManager", Manager)
-    monkeypatch.setattr(scoring.hub, "reachable", lambda: (False, "no answer within 5 s"))
+    monkeypatch.setattr(building, "TaskManager", Manager)
+    monkeypatch.setattr(building.hub, "reachable", lambda: (False, "no answer within 5 s"))
     with pytest.raises(AssetUnavailable, match=r"arc_easy.*the hub cannot be reached"):
         score_task(HarnessLM(LIKE), "arc_easy")
 
@@ -257,3 +257,42 @@ def test_clustered_stderr_covers_the_truth():
         naive_hits += abs(x.mean()) < 1.96 * np.std(x, ddof=1) / np.sqrt(200)
     assert 0.92 < hits / 400 < 0.97
     assert naive_hits / 400 < 0.85
+
+
+def test_every_score_has_an_interval_that_minds_contexts(folder):
+    for task in ("tiny_texts", "tiny_recall"):
+        score = score_task(HarnessLM(LIKE), task)
+        for row in score.rows:
+            assert 0 <= row.ci_low <= row.value <= row.ci_high <= 1 and row.ci_low < row.ci_high
+    values = [sample["metrics"]["odd"] for sample in score.samples]
+    by_context = score_interval(values, [sample["context_id"] for sample in score.samples])
+    assert (score.rows[0].ci_low, score.rows[0].ci_high) == by_context != score_interval(values, range(len(values)))
+
+
+def test_all_wrong_is_no_certainty(folder):
+    path = folder / "data.py"
+    path.write_text(path.read_text().replace("float(len(results[0]) % 2)", "0.0"))
+    (row,) = score_task(HarnessLM(LIKE), "tiny_recall", contexts=4, length=1).rows
+    assert (row.value, row.stderr, row.ci_low) == (0, 0, 0)
+    assert row.ci_high == pytest.approx(1.96**2 / (4 + 1.96**2), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "items"), [("perplexity", "-float(size)"), ("weighted_perplexity", "(-float(size), 7)")]
+)
+def test_metrics_that_are_no_means_are_bootstrapped_by_context(folder, aggregation, items):
+    path = folder / "data.py"
+    odd = 'return {"odd": float(len(results[0]) % 2)}'
+    path.write_text(path.read_text().replace(odd, f'size = doc["number"] + doc["depth"] / 9\n    return {{"odd": {items}}}'))
+    path = folder / "tiny_recall.yaml"
+    path.write_text(path.read_text().replace("aggregation: mean", f"aggregation: {aggregation}"))
+    score = score_task(HarnessLM(LIKE), "tiny_recall", contexts=4)
+    (row,) = score.rows
+    values = np.array([sample["metrics"]["odd"] for sample in score.samples]).reshape(len(score.samples), -1)
+    weight = 7 if aggregation == "weighted_perplexity" else 1
+    assert row.value == pytest.approx(np.exp(-values[:, 0].mean() / weight))
+    # The delta method: the standard error of exp(x) is exp(x) times that of x.
+    by_context = clustered_stderr(values[:, 0], [sample["context_id"] for sample in score.samples]) * row.value / weight
+    assert row.stderr == pytest.approx(by_context, rel=0.5)
+    assert row.stderr > 1.5 * clustered_stderr(values[:, 0], range(len(values))) * row.value / weight
+    assert row.ci_low < row.value < row.ci_high

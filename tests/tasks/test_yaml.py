@@ -2,15 +2,29 @@
 
 import sys
 
+import hub_docs
 import pytest
 from lm_eval.tasks import TaskManager
 
-from tasks import TASKS_PATH
-from tasks.suites import TaskInfo, suite_names, suite_tasks
+from tasks import TASKS_PATH, suites
+from tasks.suites import TaskInfo, lm_eval_folder, own_task, suite_names, suite_tasks
 from tasks.synthetic import generator
+from tasks.tokenizing import counting_with
 
-TASKS = [task for suite in suite_names() for task in suite_tasks(suite)]
+ALL = [task for suite in suite_names() for task in suite_tasks(suite)]
+TASKS = [task for task in ALL if task.folder is None]
+TAGS = list(dict.fromkeys(task.suite for task in TASKS))
+LM_EVALS = [task for task in ALL if task.folder is not None]
 SMALL = {"lengths": [512], "contexts": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hub_data(tmp_path_factory):
+    """Documents in the hub's schema, where the hub's would be read."""
+    SMALL["data"] = hub_docs.write_all(tmp_path_factory.mktemp("hub"))
+    with counting_with(hub_docs.word_tokenizer()):
+        yield
+    del SMALL["data"]
 
 
 def load(name: str, metadata: dict = SMALL):
@@ -45,12 +59,13 @@ def test_gold_scores_100_and_empty_0(small_data, info: TaskInfo):
 def test_what_the_suite_says_is_what_lm_eval_loads(small_data, info: TaskInfo):
     task = load(info.name)
     assert str(task.VERSION) == info.version
-    assert task.config.metadata["protocol"] == info.protocol == info.suite
-    assert info.name.startswith(("recall_", "commonsense_"))
-    assert info.has_lengths == bool(info.default_lengths) == info.name.startswith("recall_")
+    assert task.config.metadata["protocol"] == info.protocol
+    assert info.protocol == {"recall": "pla", "recall-twice": "pla-twice"}.get(info.suite, info.suite)
+    assert info.name.startswith(("recall_", "commonsense_", "ruler_"))
+    assert info.has_lengths == bool(info.default_lengths) == info.name.startswith(("recall_", "ruler_"))
 
 
-@pytest.mark.parametrize("suite", suite_names())
+@pytest.mark.parametrize("suite", TAGS)
 def test_a_suite_is_an_lm_eval_tag(small_data, suite):
     manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=SMALL)
     assert sorted(manager.load(suite)["tasks"]) == [info.name for info in suite_tasks(suite)]
@@ -68,6 +83,37 @@ def test_few_shot_prefix_is_long_shared_and_not_evaluated(small_data, name):
     for shot in shots:
         assert f"{task.doc_to_text(shot)} {shot['choices'][shot['gold']]}\n\n" in prefix
     assert not {shot["context_id"] for shot in shots} & {doc["context_id"] for doc in docs}
+
+
+@pytest.mark.parametrize("info", LM_EVALS, ids=lambda info: info.name)
+def test_lm_evals_own_tasks_are_where_the_suites_say(info: TaskInfo):
+    """Version and data as lm-eval has them, from its index of that folder and, for a task in Python, from its class."""
+    manager = TaskManager(include_path=str(lm_eval_folder() / info.folder), include_defaults=False)
+    configs = {name: manager._factory._load_full_config(entry) for name, entry in manager.task_index.items() if entry.yaml_path}
+    config = configs[info.name]
+    cls = config.get("class")
+    version = cls.VERSION if cls else config["metadata"]["version"]
+    # A group's data is that of its tasks.
+    of_group = {other["dataset_path"] for other in configs.values() if "dataset_path" in other} if "group" in config else set()
+    hub_id = cls.DATASET_PATH if cls else of_group.pop() if of_group else config["dataset_path"]
+    assert (str(version), hub_id) == (info.version, info.sources[0][1])
+    assert not of_group
+    assert own_task(info.name) == next(task for task in LM_EVALS if task.name == info.name)
+
+
+def test_a_task_that_lm_eval_has_elsewhere_is_left_to_its_index(monkeypatch, tmp_path):
+    monkeypatch.setattr(suites, "lm_eval_folder", lambda: tmp_path)
+    for info in [*suite_tasks("commonsense"), *suite_tasks("recall-lmeval")]:
+        assert (info.folder, info.sources, info.protocol) == (None, (), "lmeval")
+
+
+def test_a_group_names_its_members_for_plain_lm_eval():
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
+    groups = {suite for suite in suite_names() if suite not in TAGS}
+    assert set(manager.all_groups) == groups and groups >= {"commonsense", "recall-lmeval"}
+    for suite in groups:
+        listed = [item if isinstance(item, str) else item["group"] for item in manager.task_index[suite].cfg["task"]]
+        assert sorted(listed) == [info.name for info in suite_tasks(suite)]
 
 
 def test_lengths_come_from_lm_evals_metadata():

@@ -1,0 +1,74 @@
+"""A run started several times at once by `accelerate launch` or `torchrun`: each process does a share, the first gathers them.
+
+    accelerate launch --num_processes 4 run_eval.py eval SPEC.yaml
+
+The launcher says which process is which through RANK and WORLD_SIZE, and which GPU is whose through LOCAL_RANK; on several
+machines the run folder has to be one that all of them see. What is timed is left to the first, when the others are done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from nha_eval.errors import DONE, MachineError
+from nha_eval.evaluate import prepare
+from nha_eval.spec import Spec
+
+POLL = 0.5  # seconds
+GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Which of how many processes this is; `gpu` is its number on this machine."""
+
+    rank: int
+    world: int
+    gpu: str
+
+
+def launched() -> Launched | None:
+    """What the launcher said, or None where there is none or this process is the only one."""
+    try:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return None
+    return Launched(rank, world, os.environ.get("LOCAL_RANK", "0")) if world > 1 else None
+
+
+def run_share(spec: Spec, name: str | None, by: Launched) -> int:
+    """Do this process's share of the scores; the first process then waits for the others', gathers them, does what is left, and
+    its exit code is the run's. Raises MachineError when the launcher is gone before all are done.
+    """
+    mark = f".done-{os.environ.get('MASTER_PORT', '0')}"
+    _leave_the_group(by)
+    if spec.suites or spec.tasks:
+        share = prepare(spec.model_copy(update={"share": f"{by.rank + 1}/{by.world}", "costs": None}), name)
+        share.go()
+        (share.path / mark).touch()
+        if by.rank == 0:
+            _wait([share.path.with_name(f"{rank + 1}-of-{by.world}") / mark for rank in range(by.world)])
+    # A launcher ends all when one ends with another code; what a share could not do is tried, and told of, by the first.
+    return prepare(spec, name).go() if by.rank == 0 else DONE
+
+
+def _wait(marks: list[Path]) -> None:
+    parent = os.getppid()
+    while not all(mark.exists() for mark in marks):
+        if os.getppid() != parent:
+            raise MachineError("the launcher is gone before all shares were done: give the same command again")
+        time.sleep(POLL)
+    for mark in marks:
+        mark.unlink()
+
+
+def _leave_the_group(by: Launched) -> None:
+    """Have this process and its workers see their GPU alone, and no group of processes that they would wait for."""
+    seen = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
+    os.environ["CUDA_VISIBLE_DEVICES"] = seen[int(by.gpu)] if len(seen) > int(by.gpu) else by.gpu
+    for variable in list(os.environ):
+        if variable in GROUP or variable.startswith(("ACCELERATE_", "TORCHELASTIC_", "MASTER_")):
+            del os.environ[variable]

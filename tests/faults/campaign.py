@@ -1,0 +1,246 @@
+"""A fault campaign: evaluations that are killed, starved of disk, corrupted and run twice at once, and what becomes of them.
+
+    python tests/faults/campaign.py --seed 0 --kills 100 --out results/runs/faults
+
+After each fault the same command, given until it ends by itself, must leave the tables of an unbroken run to the byte, no
+document scored twice, and no file half written. Writes faults.json, a record a fault; 0 when all held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import typer
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from nha_eval.journal import Journal
+
+ROOT = Path(__file__).parents[2]
+GRID = [
+    *("--suite", "recall-local", "--suite", "commonsense-local", "--task", "recall_needle", "--task", "commonsense_timedial"),
+    *("--window", "16,full", "--length", "512", "--contexts", "2", "--limit", "12", "--no-costs", "--device", "cpu"),
+    *("--threads", "1"),
+]
+MODELS = ["--model", "nha-tiny", "--model", "gla-tiny"]
+LONGEST = 600  # seconds that any command may take
+
+
+class Broken(AssertionError):
+    """Something that must hold did not."""
+
+
+class Campaign:
+    """Runs into folders under `out`; `records` says of each fault what was done."""
+
+    def __init__(self, out: Path, seed: int):
+        self.out, self.draw, self.records = out, random.Random(seed), []
+        out.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        self.whole = self.fresh("whole")
+        self.finish(self.whole)
+        self.seconds = time.monotonic() - began
+        self.table = (self.whole / "scores.csv").read_bytes()
+
+    def fresh(self, name: str) -> Path:
+        folder = self.out / name
+        shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    def start(self, folder: Path, models=MODELS, more=()) -> subprocess.Popen:
+        command = [sys.executable, "run_eval.py", "eval", *models, *GRID, "--out", str(folder), *more]
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+    def run(self, folder: Path, models=MODELS) -> tuple[int, str]:
+        """(exit code, what it said)."""
+        process = self.start(folder, models)
+        said = process.communicate(timeout=LONGEST)[1]
+        return process.returncode, said
+
+    def finish(self, folder: Path, models=MODELS) -> None:
+        """The command until it is done; a worker that was killed left a cell that is tried again."""
+        for _ in range(5):
+            code, said = self.run(folder, models)
+            if code == 0:
+                return
+            if code != 1:
+                break
+        raise Broken(f"exit code {code}: {said[-500:]}")
+
+    def check(self, folder: Path, table: bytes | None = None) -> None:
+        """What must hold of a finished run."""
+        found = (folder / "scores.csv").read_bytes()
+        if found != (self.table if table is None else table):
+            raise Broken(f"{folder}/scores.csv differs from an unbroken run's")
+        if left := [str(path) for path in folder.rglob("*.tmp")]:
+            raise Broken(f"half-written files: {left}")
+        journal = Journal(folder)
+        for path in journal.cells.glob("*.json"):
+            if journal.read(path.stem) is None:
+                raise Broken(f"{path} is not whole")
+        for path in journal.samples.glob("*.jsonl"):
+            scored = Counter(json.loads(line)["doc_id"] for line in path.read_text(encoding="utf-8").splitlines())
+            if twice := [doc for doc, count in scored.items() if count > 1]:
+                raise Broken(f"{path}: documents scored twice: {twice}")
+
+    def note(self, fault: str, **about) -> None:
+        self.records.append({"fault": fault, **about})
+        print(f"[{len(self.records)}] {fault} {about}", flush=True)
+
+    # ---- the faults
+
+    def kill(self, count: int) -> None:
+        """SIGKILL to runner or worker at random moments, again and again in one folder until a run gets through."""
+        killed = 0
+        while killed < count:
+            folder, here = self.fresh("killed"), 0
+            while True:
+                process = self.start(folder)
+                whom = self.draw.choice(["runner", "worker"])
+                moment = self.draw.uniform(0, self.seconds)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=moment)
+                    break
+                victim = psutil.Process(process.pid)
+                if whom == "worker":
+                    children = victim.children()
+                    if not children:
+                        process.communicate(timeout=LONGEST)
+                        break
+                    victim = children[0]
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed, here = killed + 1, here + 1
+                    self.note("kill", whom=whom, second=round(moment, 2))
+                process.communicate(timeout=LONGEST)
+                if killed >= count or here >= 8:
+                    break
+            self.finish(folder)
+            self.check(folder)
+
+    def corrupt(self) -> None:
+        """Cells and samples cut short or with a bit flipped: that cell, and no other, is done again."""
+        for kind in ("cells", "samples"):
+            for way in ("truncated", "flipped"):
+                folder = self.fresh("corrupt")
+                shutil.copytree(self.whole, folder)
+                victim = self.draw.choice(sorted((folder / kind).iterdir()))
+                damage(victim, way, self.draw)
+                before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir() if path.stem != victim.stem}
+                self.finish(folder)
+                self.check(folder)
+                if {path: path.stat().st_mtime_ns for path in before} != before:
+                    raise Broken(f"cells besides {victim} were done again")
+                self.note("corrupt", file=f"{kind}/{victim.name}", way=way)
+
+    def checkpoint(self) -> None:
+        """A checkpoint cut short is refused; one with a bit flipped is another model; the old one finds its cells again."""
+        from models import presets
+
+        saved = self.fresh("checkpoint")
+        loaded = presets.load("nha-tiny")
+        loaded.model.save_pretrained(saved)
+        loaded.tokenizer.save_pretrained(saved)
+        folder, models = self.fresh("of-checkpoint"), ["--model", str(saved)]
+        self.finish(folder, models)
+        table, weights = (folder / "scores.csv").read_bytes(), saved / "model.safetensors"
+        good = weights.read_bytes()
+        damage(weights, "truncated", self.draw)
+        code, said = self.run(folder, models)
+        if code != 2 or len(said.strip().splitlines()) != 1:
+            raise Broken(f"a truncated checkpoint gave exit code {code}: {said[-300:]}")
+        weights.write_bytes(good)
+        damage(weights, "flipped", self.draw)
+        code, said = self.run(folder, models)
+        if code not in (0, 2) or "Traceback" in said:
+            raise Broken(f"a flipped checkpoint gave exit code {code}: {said[-300:]}")
+        weights.write_bytes(good)
+        self.finish(folder, models)
+        self.check(folder, table)
+        self.note("checkpoint", flipped_exit=code)
+
+    def twice(self) -> None:
+        """A second run in the folder of one that goes on is turned away."""
+        folder = self.fresh("twice")
+        first = self.start(folder)
+        while not (folder / "spec.yaml").exists() and first.poll() is None:
+            time.sleep(0.05)
+        code, said = self.run(folder)
+        if code != 2 or "another run is working" not in said:
+            raise Broken(f"the second run gave exit code {code}: {said[-300:]}")
+        first.communicate(timeout=LONGEST)
+        self.finish(folder)
+        self.check(folder)
+        self.note("twice")
+
+    def read_only(self) -> None:
+        """A folder that must not be written is refused, and taken once it may."""
+        folder = self.fresh("read-only")
+        folder.mkdir()
+        folder.chmod(0o555)
+        code, said = self.run(folder)
+        folder.chmod(0o755)
+        if code != 2 or "cannot write into" not in said:
+            raise Broken(f"a read-only folder gave exit code {code}: {said[-300:]}")
+        self.finish(folder)
+        self.check(folder)
+        self.note("read-only")
+
+    def full_disk(self) -> None:
+        """A disk that fills up ends the run with a line; with room again it goes on. Wants the right to mount."""
+        folder = self.fresh("full")
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", str(folder)]
+        if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+            self.note("full disk", skipped="this user may not mount a small disk")
+            return
+        try:
+            code, said = self.run(folder)
+            if code != 1 or "Traceback" in said or "No space left" not in said:
+                raise Broken(f"a full disk gave exit code {code}: {said[-300:]}")
+            subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
+            self.finish(folder)
+            self.check(folder)
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+        self.note("full disk")
+
+
+def damage(path: Path, way: str, draw: random.Random) -> None:
+    """Cut a file short, or flip one of its bits."""
+    content = bytearray(path.read_bytes())
+    at = draw.randrange(len(content))
+    if way == "truncated":
+        content = content[:at]
+    else:
+        content[at] ^= 1 << draw.randrange(8)
+    path.write_bytes(bytes(content))
+
+
+def main(out: Path = Path("results/runs/faults"), seed: int = 0, kills: int = 100) -> None:
+    """Run the campaign; exit code 1 at the first thing that did not hold."""
+    campaign = Campaign(out.absolute(), seed)
+    try:
+        for fault in (campaign.corrupt, campaign.checkpoint, campaign.twice, campaign.read_only, campaign.full_disk):
+            fault()
+        campaign.kill(kills)
+    except Broken as problem:
+        campaign.note("BROKEN", what=str(problem))
+        raise SystemExit(1) from problem
+    finally:
+        about = {"seed": seed, "kills": kills, "faults": campaign.records}
+        (campaign.out / "faults.json").write_text(json.dumps(about, indent=1) + "\n")
+    print(f"{len(campaign.records)} faults, and every run ended as an unbroken one; {campaign.out / 'faults.json'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
