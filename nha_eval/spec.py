@@ -100,12 +100,16 @@ def _unique(values: list[Any]) -> list[Any]:
 def split_data(given: Any) -> tuple[str | None, dict[str, str]]:
     """A folder and the data sets by name, out of `FOLDER`, `NAME=PATH` (or several in a list) or a mapping.
 
-    Raises ValueError for two folders, or a name with two paths.
+    Raises ValueError for two folders, a name with two paths, and what is no text or nothing at all.
     """
+    items = given if isinstance(given, dict | list | tuple) else [given]
+    wrong = next((item for item in items if not isinstance(item, str) or not item), None if items else given)
+    if wrong is not None or not items:
+        raise ValueError(f"data is {_shown(wrong)}: wanted is a folder, or data sets as NAME=PATH")
     if isinstance(given, dict):
         return None, given
     folder, named = None, {}
-    for item in given if isinstance(given, list | tuple) else [given]:
+    for item in items:
         name, equals, path = str(item).partition("=")
         if not equals or not _DATA_NAME.fullmatch(name):
             if folder is not None:
@@ -315,7 +319,8 @@ def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str)
 
 def _merged_data(merged: dict[str, Any], flags: list[str], where: str) -> tuple[str | None, dict[str, str]]:
     try:
-        (folder, named), (own_folder, own) = split_data(flags), split_data(merged.get("data") or [])
+        folder, named = split_data(flags)
+        own_folder, own = (None, {}) if merged.get("data") is None else split_data(merged["data"])
     except ValueError as problem:
         raise UserError(f"{where}: {problem}") from problem
     return folder or own_folder, {**(merged.get("datasets") or {}), **own, **named}

@@ -135,9 +135,15 @@ def _right(content):
     demand("seed" not in found or whole(found["seed"], 0, 2**32 - 1) >= 0)
     demand(found.get("device", "auto") in ("auto", "cpu", "mps"))
     demand(isinstance(found.get("dtype", "auto"), str) and found.get("dtype", "auto") in DTYPES)
-    for key in ("out", "data"):
-        if found.get(key) is not None:
-            path(found[key])
+    # A folder; data sets by name, which lists and mappings are for, are not among the files here.
+    folder = found.get("data")
+    if isinstance(folder, list):
+        demand(len(folder) == 1 and isinstance(folder[0], str))
+        folder = folder[0]
+    demand("=" not in str(folder or ""))
+    for one in (found.get("out"), folder):
+        if one is not None:
+            path(one)
     measured = costs(found.get("costs", True))
     demand(models and (suites or tasks or "costs" in found))
     names = [one for one, _ in models]

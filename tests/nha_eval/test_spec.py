@@ -127,3 +127,9 @@ def test_shipped_specs_are_whole(name):
 def test_a_spec_that_is_not_there_names_the_shipped_ones():
     with pytest.raises(UserError, match="quickstart"):
         find_spec("quickstrat")
+
+
+@pytest.mark.parametrize("data", [[], {}, "", [""], 5, True, ["a", 5], [["a"]]])
+def test_data_that_is_no_text_or_nothing(data):
+    with pytest.raises(UserError, match="wanted is a folder, or data sets as NAME=PATH"):
+        make_spec({"models": ["nha-tiny"], "suites": ["recall-local"], "data": data}, {}, where="spec.yaml")
