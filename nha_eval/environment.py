@@ -165,11 +165,12 @@ def gather(run: Path, shares: list[Path]) -> None:
     contents = [content for content in map(_read, shares) if content]
     if not contents:
         return
-    content = _read(run) or {**contents[0], "shares": len(contents)}
+    before = _read(run)
+    content = before or {**contents[0], "shares": len(contents)}
     models = [each.get("models", {}) for each in (*contents, content)]
-    merged = {name: about for part in models for name, about in part.items()}
-    if content != _read(run) or merged != content.get("models"):
-        _write(run, {**content, "models": merged})
+    content = {**content, "models": {name: about for part in models for name, about in part.items()}}
+    if content != before:
+        _write(run, content)
 
 
 def _read(run: Path) -> dict[str, Any]:

@@ -105,8 +105,9 @@ def make_executor(spec: Spec, variables: dict[str, str], threads: int) -> Any:
 
 def check_cutting(spec: Spec, chosen: list[Any]) -> None:
     """Say which of the tasks take no other truncation or tokenizer. Raises UserError for a tokenizer that cannot be meant."""
-    if spec.tokenizer and not Path(spec.tokenizer).expanduser().is_dir() and not catalog.HUB_ID.fullmatch(spec.tokenizer):
-        raise UserError(f"no such tokenizer: {spec.tokenizer!r}; give a folder that holds one, or a hub id (org/name)")
+    named = spec.tokenizer
+    if named and not user_path(named, "--tokenizer").is_dir() and not catalog.HUB_ID.fullmatch(named):
+        raise UserError(f"no such tokenizer: {named!r}; give a folder that holds one, or a hub id (org/name)")
     uncut = [task.name for task in chosen if not task.cut]
     if (spec.truncation or spec.tokenizer) and uncut:
         flag = "--truncation" if spec.truncation else "--tokenizer"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nha_eval.errors import UserError, nearest
+from nha_eval.paths import user_path
 from tasks.hub_data import names_of, read_local
 
 
@@ -57,7 +58,7 @@ def _reads(task: Any, name: str) -> bool:
 def _look_over(name: str, path: str, tasks: list[Any]) -> GivenData:
     from tasks.hub_recall import SPLIT, check_fields
 
-    place = Path(path).expanduser().absolute()
+    place = user_path(path, f"--data {name}").absolute()
     try:
         found = read_local(place)
         shown = next((task for task in tasks if task.shots), None)

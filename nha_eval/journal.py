@@ -121,8 +121,7 @@ class Journal:
     def adopt(self, other: "Journal") -> None:
         """Take over the finished cells of another journal that are not here yet."""
         for file in sorted(other.cells.glob("*.json")):
-            record = other.read(file.stem)
-            if record is None or self.read(file.stem) is not None:
+            if self.read(file.stem) is not None or (record := other.read(file.stem)) is None:
                 continue
             if "samples_sha256" in record:
                 write_atomic(self.samples / f"{file.stem}.jsonl", (other.samples / f"{file.stem}.jsonl").read_text("utf-8"))

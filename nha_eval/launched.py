@@ -1,6 +1,6 @@
 """A run started several times at once by `accelerate launch` or `torchrun`: each process does a share, the first gathers them.
 
-    accelerate launch --num_processes 4 run_eval.py eval SPEC.yaml
+    accelerate launch --multi_gpu --num_processes 4 run_eval.py eval SPEC.yaml
 
 The launcher says which process is which through RANK and WORLD_SIZE, and which GPU is whose through LOCAL_RANK; on several
 machines the run folder has to be one that all of them see. What is timed is left to the first, when the others are done.
@@ -46,9 +46,13 @@ def run_share(spec: Spec, name: str | None, by: Launched) -> int:
     mark = f".done-{os.environ.get('MASTER_PORT', '0')}"
     _leave_the_group(by)
     if spec.suites or spec.tasks:
-        share = prepare(spec.model_copy(update={"share": f"{by.rank + 1}/{by.world}", "costs": None}), name)
+        share = prepare(spec.model_copy(update={"share": f"{by.rank + 1}/{by.world}"}), name)
+        share.cells = [cell for cell in share.cells if cell.kind != "cost"]
+        done = share.path / mark
+        # One that a killed launch left would have the first gather too early.
+        done.unlink(missing_ok=True)
         share.go()
-        (share.path / mark).touch()
+        done.touch()
         if by.rank == 0:
             _wait([share.path.with_name(f"{rank + 1}-of-{by.world}") / mark for rank in range(by.world)])
     # A launcher ends all when one ends with another code; what a share could not do is tried, and told of, by the first.

@@ -194,9 +194,8 @@ class Spec(_Strict):
     costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/NAME
     truncation: Literal["around-answer", "left", "head", "skip", "error"] | None = None  # None: as each protocol says
-    tokenizer: str | None = Field(
-        None, min_length=1
-    )  # folder or hub id; contexts are cut in its tokens; None: in the model's own
+    # folder or hub id; contexts are cut in its tokens; None: in the model's own
+    tokenizer: str | None = Field(None, min_length=1)
     # folder of fetched data and weights; None: NHA_EVAL_CACHE or the user's cache folder
     data: str | None = Field(None, min_length=1)
     executor: Literal["local", "ray"] = "local"  # where workers run: this machine, or a Ray cluster
@@ -350,7 +349,8 @@ def _first_problem(problem: ValidationError, where: str) -> str:
         return f"{where}: unknown key `{key}`{inside}; {nearest(key, known, what='known keys')}"
     if error["type"] == "value_error":
         told = str(error["ctx"]["error"])
-        return f"{where}: {told}" if told.startswith(("window ", "device ")) else f"{where}: `{place}` {told}"
+        named = told.startswith(("window ", "device ", "data ", "share "))
+        return f"{where}: {told}" if named else f"{where}: `{place}` {told}"
     if error["type"] == "missing":
         return f"{where}: `{place.rpartition('.')[0]}` lacks `{error['loc'][-1]}`: give one"
     if error["type"] == "invalid_key":

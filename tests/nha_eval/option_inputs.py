@@ -123,17 +123,15 @@ doctor = flags(
 )
 
 
-@st.composite
-def others(draw):
+def others(text):
     """The verbs that take little, given too much or other than that; and no verb at all."""
-    text = draw(words)
     plots = [["plot"], ["plot", "window-accuracy"], ["plot", "window-accuracy", "nowhere", f"--out=x{text}"]]
     plots.append(["plot", f"no {text}", "run", "--out=x.svg"])
     lists = [["list", f"x{text}"], ["list", "--json=1"], ["list", f"--x{text}"], ["report"], ["report", "nowhere", f"x{text}"]]
     evals = [["eval"], ["eval", f"--x{text}"], ["eval", "quickstart", f"x{text}"], ["eval", "--model"]]
     more = [[f"x{text}"], ["bench", f"x{text}"], ["bench", "show", "nowhere", "x"], ["doctor", f"x{text}"]]
-    return Input(draw(st.sampled_from([*plots, *lists, *evals, *more])))
+    return [Input(arguments) for arguments in (*plots, *lists, *evals, *more)]
 
 
 eval_inputs = (specs(), specs(), specs(), files(), files(), eval_options(), eval_options())
-inputs = st.one_of(*eval_inputs, places(), bench_op, bench_model, doctor, others())
+inputs = st.one_of(*eval_inputs, places(), bench_op, bench_model, doctor, words.map(others).flatmap(st.sampled_from))

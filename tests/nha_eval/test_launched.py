@@ -1,6 +1,7 @@
 """`accelerate launch` and `torchrun`: each process a share, the first gathers, the tables those of one process."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -55,6 +56,11 @@ def test_the_first_gathers_what_the_others_leave(group, tmp_path, monkeypatch):
         )
     )  # fmt: skip
     spec = Spec.model_validate({**fakes.SPEC, "out": str(tmp_path / "two")})
+    left = tmp_path / "two" / "shares" / "2-of-2"
+    left.mkdir(parents=True)
+    (left / ".done-0").touch()  # as a killed launch leaves it
+    launched.prepare(spec.model_copy(update={"share": "1/2"}), None).go()  # as `eval --share 1/2` would have done it
+    shutil.rmtree(tmp_path / "two" / "shares" / "1-of-2" / "cells")
     codes = {}
     others = threading.Thread(target=lambda: codes.update(second=launched.run_share(spec, None, launched.Launched(1, 2, "1"))))
     others.start()

@@ -232,11 +232,12 @@ def test_cells_are_told_apart_by_what_is_read_and_how_it_is_cut(tmp_path, data):
     [
         ({"data": {"fdaa": "x"}}, r"--data fdaa=x: no task reads data named 'fdaa'; did you mean 'fda'"),
         ({"data": {"fda": "nowhere"}}, "--data fda=nowhere: no such data"),
+        ({"data": {"fda": "a" * 5000}}, "--data fda 'a+': File name too long"),
         ({"data": {"fda": "{drop}"}}, "fda: the documents lack key, value, text"),
         ({"tasks": ["recall_needle"], "truncation": "head"}, "--truncation: none of the tasks asked for cuts its contexts"),
         ({"tasks": ["recall_pla_fda"], "lengths": [60]}, "length 60 is too short for recall_pla_fda, whose least is 64"),
     ],
-    ids=["name", "path", "schema", "truncation", "length"],
+    ids=["name", "path", "long", "schema", "truncation", "length"],
 )
 def test_mistakes_are_one_line(data, settings, message):
     given = {name: path.format(**data) for name, path in settings.pop("data", {}).items()}
@@ -256,6 +257,8 @@ def test_what_a_truncation_does_not_apply_to_is_said(tmp_path, capsys):
     assert "note: fda, squad_completion, swde cut nothing by a protocol; --truncation is not applied" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"no such tokenizer: './nowhere'; give a folder that holds one, or a hub id"):
         prepare(Spec.model_validate({**content, "tokenizer": "./nowhere"}), describe=fakes.describe)
+    with pytest.raises(UserError, match=r"--tokenizer 'a+': File name too long"):
+        prepare(Spec.model_validate({**content, "tokenizer": "a" * 5000}), describe=fakes.describe)
 
 
 def test_data_is_named_in_a_spec_and_by_flags():

@@ -77,6 +77,8 @@ def test_windows_that_are_none(window):
         ({"out": ""}, "`out` is ''"),
         ({5: "a"}, "the key 5: keys are words"),
         ({"costs": {5: "a"}}, "the key 5 in `costs`: keys are words"),
+        ({"share": "x"}, "mine.yaml: share 'x': wanted is I/N"),
+        ({"data": []}, "mine.yaml: data is []: wanted is a folder"),
     ],
 )
 def test_refused_in_one_line(content, message):
