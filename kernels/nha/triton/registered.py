@@ -216,16 +216,6 @@ def _backward_fake(q, k, v, g, slot_q, slot_k, bias, first, *_):
     return (*(torch.empty_like(x) for x in (q, k, v, g)), same(slot_q), same(slot_k), same(bias), final)
 
 
-def _keep(ctx, inputs, output):
-    out, final, lse, lse_slots, lse_window, states, totals, flags = output
-    ctx.save_for_backward(*inputs[:12], out, lse, states, totals, flags, lse_slots, lse_window)
-    ctx.final = final.shape
-    ctx.settings = inputs[12:]
-    ctx.mark_non_differentiable(lse, states, totals, flags)
-    # Or zeros as large as the states would be made for what has no gradient.
-    ctx.set_materialize_grads(False)
-
-
 def _share(d_part: Tensor | None, part: Tensor, lse: Tensor) -> Tensor:
     """What a part's log-sum-exp [rows, HQ] with gradient d_part adds to the gradient of its logits, over their weights in the
     whole softmax: d_part times the whole's mass over the part's. lse: the whole's, in units of log 2."""
@@ -236,17 +226,46 @@ def _share(d_part: Tensor | None, part: Tensor, lse: Tensor) -> Tensor:
     return torch.where(part == -torch.inf, 0.0, d_part * more.exp())
 
 
-def _differentiate(ctx, d_out, d_final, _, d_slots, d_window, *__):
-    *saved, lse_slots, lse_window = ctx.saved_tensors
-    out, lse = saved[12:14]
-    shares = (None, None)
-    if Settings.of(*ctx.settings).with_lse and (d_slots is not None or d_window is not None):
-        shares = _share(d_slots, lse_slots, lse), _share(d_window, lse_window, lse)
-    d_out = torch.zeros_like(out) if d_out is None else d_out
-    d_final = lse.new_zeros(ctx.final) if d_final is None else d_final
-    found = torch.ops.nha.backward(*saved, *shares, d_out, d_final, *ctx.settings)
-    needed = (x if wanted else None for x, wanted in zip(found, ctx.needs_input_grad, strict=False))
-    return (*needed, *[None] * (len(ctx.needs_input_grad) - len(found)))
+class _Differentiable(torch.autograd.Function):
+    """`nha::forward` with its gradients. What `torch.library.register_autograd` would make looks up each argument of the schema
+    at every call, which takes the host as long as two launches."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        *inputs, keys = inputs
+        output = _below_autograd(keys, *inputs)
+        out, final, lse, lse_slots, lse_window, states, totals, flags = output
+        ctx.save_for_backward(*inputs[:12], out, lse, states, totals, flags, lse_slots, lse_window)
+        ctx.final = final.shape
+        ctx.settings = inputs[12:]
+        ctx.mark_non_differentiable(lse, states, totals, flags)
+        # Or zeros as large as the states would be made for what has no gradient.
+        ctx.set_materialize_grads(False)
+        return output
+
+    @staticmethod
+    def backward(ctx, d_out, d_final, _, d_slots, d_window, *__):
+        *saved, lse_slots, lse_window = ctx.saved_tensors
+        out, lse = saved[12:14]
+        shares = (None, None)
+        if Settings.of(*ctx.settings).with_lse and (d_slots is not None or d_window is not None):
+            shares = _share(d_slots, lse_slots, lse), _share(d_window, lse_window, lse)
+        d_out = torch.zeros_like(out) if d_out is None else d_out
+        d_final = lse.new_zeros(ctx.final) if d_final is None else d_final
+        found = torch.ops.nha.backward(*saved, *shares, d_out, d_final, *ctx.settings)
+        needed = (x if wanted else None for x, wanted in zip(found, ctx.needs_input_grad, strict=False))
+        return (*needed, *[None] * (len(ctx.needs_input_grad) - len(found)))
+
+
+def _below_autograd(keys, *inputs):
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.nha.forward.default.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
+
+
+def _autograd(keys, *inputs):
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs[:12]):
+        return _Differentiable.apply(*inputs, keys)
+    return _below_autograd(keys, *inputs)
 
 
 _TENSORS = (
@@ -270,4 +289,4 @@ torch.library.register_fake(
     lib=_library,
 )
 torch.library.register_fake("nha::backward", _backward_fake, lib=_library)
-torch.library.register_autograd("nha::forward", _differentiate, setup_context=_keep, lib=_library)
+_library.impl("forward", _autograd, "Autograd", with_keyset=True)
