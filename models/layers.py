@@ -11,6 +11,7 @@ from transformers.cache_utils import CacheLayerMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from kernels import few_rows
 from models.batch import Batch
 from models.mixers import mixer_class
 
@@ -25,6 +26,15 @@ class RMSNorm(LlamaRMSNorm):
         if hidden_states.dtype != self.weight.dtype:
             return super().forward(hidden_states)
         return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
+
+
+def plain(*modules: nn.Module) -> bool:
+    """Whether these are linear layers as torch has them, without a bias, which nothing wraps or listens to: adapters, offloading
+    and quantisation do."""
+    return all(
+        type(m) is nn.Linear and m.bias is None and not (m._forward_hooks or m._forward_pre_hooks or "_hf_hook" in m.__dict__)
+        for m in modules
+    )
 
 
 class HeadProjections(nn.Module):
@@ -56,16 +66,43 @@ class HeadProjections(nn.Module):
         given = config.attention_scale if slots else None
         self.scale = self.head_dim**-0.5 if given is None else given
 
-    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden]."""
+    def projections(self) -> list[nn.Linear]:
+        """Those of the hidden states, queries, keys and values first."""
+        return [self.q_proj, self.k_proj, self.v_proj]
+
+    def takes_few_rows(self) -> bool:
+        """Whether a step of few rows can go by `kernels.few_rows`: `forward` then takes `norm`."""
+        ends = self.q_norm, self.k_norm
+        return all(type(m) is nn.Identity for m in ends) and plain(*self.projections(), self.o_proj)
+
+    def heads_of(self, x: Tensor, norm: tuple[Tensor, float] | None = None) -> tuple[Tensor, ...]:
+        """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden]; norm: of the kernels for few rows, where x wants it yet."""
+        if norm is not None:
+            return self.few_heads_of(x, norm)
         q = self.q_norm(self.q_proj(x).unflatten(-1, (self.query_heads, self.head_dim)))
         k = self.k_norm(self.k_proj(x).unflatten(-1, (self.heads, self.head_dim)))
         v = self.value_activation(self.v_proj(x)).unflatten(-1, (self.heads, self.head_dim))
         return q, k, v
 
-    def out_of(self, o: Tensor) -> Tensor:
-        """[B, T, hidden] of the attention's output o [B, T, HQ, K]."""
-        return self.o_proj(self.output_norm(self.output_activation(o.flatten(-2))))
+    def few_heads_of(self, x: Tensor, norm: tuple[Tensor, float], more: tuple[str, ...] = (), divisor: float = 1.0):
+        """q, k, v, and what other projections give, each [B, T, heads, *]; more: what follows these."""
+        silu = "silu" if isinstance(self.value_activation, nn.SiLU) else None
+        weights = [proj.weight for proj in self.projections()[: 3 + len(more)]]
+        found = few_rows.linear(x, weights, norm=norm, after=[None, None, silu, *more], divisor=divisor)
+        counts = [self.query_heads, *[self.heads] * (len(found) - 1)]
+        return tuple(y.unflatten(-1, (count, -1)) for y, count in zip(found, counts, strict=True))
+
+    def out_of(self, o: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[B, T, hidden] of the attention's output o [B, T, HQ, K]; residual: added, by the kernels for few rows."""
+        if residual is None:
+            return self.o_proj(self.output_norm(self.output_activation(o.flatten(-2))))
+        norm = None if isinstance(self.output_norm, nn.Identity) else _norm(self.output_norm)
+        before = "silu" if isinstance(self.output_activation, nn.SiLU) else None
+        return few_rows.linear(o.flatten(-2), [self.o_proj.weight], norm=norm, before=before, residual=residual)[0]
+
+
+def _norm(module: LlamaRMSNorm) -> tuple[Tensor, float]:
+    return module.weight, module.variance_epsilon
 
 
 class DecoderLayer(GradientCheckpointingLayer):
@@ -77,12 +114,21 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.self_attn = mixer_class(config.mixers[layer_idx])(config, layer_idx)
         self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = LlamaMLP(config) if config.intermediate_size else None
+        self.is_swiglu = config.hidden_act in ("silu", "swish")
         if self.mlp is not None:
             self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache: CacheLayerMixin | None = None) -> Tensor:
         """hidden_states [B, T, hidden] -> the same shape; cache: this layer's own."""
-        hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), batch, cache)
+        few = few_rows.takes(hidden_states)
+        if few and getattr(self.self_attn, "takes_few_rows", bool)():
+            hidden_states = self.self_attn(hidden_states, batch, cache, norm=_norm(self.input_layernorm))
+        else:
+            hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), batch, cache)
         if self.mlp is None:
             return hidden_states
+        gate, up, down = self.mlp.gate_proj, self.mlp.up_proj, self.mlp.down_proj
+        if few and self.is_swiglu and plain(gate, up, down):
+            inner = few_rows.glu(hidden_states, gate.weight, up.weight, norm=_norm(self.post_attention_layernorm))
+            return few_rows.linear(inner, [down.weight], residual=hidden_states)[0]
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))

@@ -71,10 +71,11 @@ class Mixer(FullAttention):
     def new_window_cache(self, fixed: bool) -> WindowLayer:
         return WindowLayer(self.window, fixed)
 
-    def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
-        q, k, v = self.heads_of(hidden_states)
+    def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
+        residual = None if norm is None else hidden_states
+        q, k, v = self.heads_of(hidden_states, norm)
         if self.window is None:
-            return self.out_of(self.everything(q, k, v, batch, cache))
+            return self.out_of(self.everything(q, k, v, batch, cache), residual)
         out, state = sliding_window_attention(
             batch.pack(q),
             batch.pack(k),
@@ -90,7 +91,7 @@ class Mixer(FullAttention):
         )
         if cache is not None:
             cache.advance(state, batch)
-        return self.out_of(batch.spread(out))
+        return self.out_of(batch.spread(out), residual)
 
     def backend(self) -> str:
         """What the layer runs on at its window."""

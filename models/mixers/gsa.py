@@ -17,8 +17,8 @@ class Mixer(GatedSlots):
     def new_cache(self, rows: Rows | None = None) -> RingLayer:
         return RingLayer(rows is not None)
 
-    def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
-        return self.out_of(self.attend(hidden_states, batch, cache, 0))
+    def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
+        return self.out_of(self.attend(hidden_states, batch, cache, 0, norm), None if norm is None else hidden_states)
 
     def backend(self) -> str:
         """What the layer runs on."""

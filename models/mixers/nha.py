@@ -52,15 +52,22 @@ class GatedSlots(FullAttention):
         f = self.g_proj(hidden_states).unflatten(-1, (self.heads, self.slots))
         return F.logsigmoid(f) / self.tau
 
-    def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int) -> Tensor:
-        """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]."""
-        q, k, v = (batch.pack(x) for x in self.heads_of(hidden_states))
+    def projections(self) -> list[nn.Linear]:
+        return [*super().projections(), self.g_proj]
+
+    def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int, norm=None) -> Tensor:
+        """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]; norm: as in `heads_of`."""
+        if norm is None:
+            found = *self.heads_of(hidden_states), self.log_decay(hidden_states)
+        else:
+            found = self.few_heads_of(hidden_states, norm, ("logsigmoid",), self.tau)
+        q, k, v, g = (batch.pack(x) for x in found)
         wants_share = batch.aux_losses is not None and window > 0
         out, state, *parts = nha_attention(
             q,
             k,
             v,
-            batch.pack(self.log_decay(hidden_states)),
+            g,
             window,
             rotary=batch.rotary if window else None,
             slot_q=self.feature_map(q) if self.feature_map else None,
@@ -96,10 +103,11 @@ class GatedSlots(FullAttention):
 class Mixer(GatedSlots):
     """One softmax over slots and window."""
 
-    def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
+    def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
+        residual = None if norm is None else hidden_states
         if self.window is None:
-            return self.out_of(self.everything(*self.heads_of(hidden_states), batch, cache))
-        return self.out_of(self.attend(hidden_states, batch, cache, self.window))
+            return self.out_of(self.everything(*self.heads_of(hidden_states, norm)[:3], batch, cache), residual)
+        return self.out_of(self.attend(hidden_states, batch, cache, self.window, norm), residual)
 
     def backend(self) -> str:
         """What the layer runs on at its window."""

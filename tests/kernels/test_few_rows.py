@@ -1,0 +1,133 @@
+"""Products of few rows against torch's own steps in fp64, and whole models' decode steps with and without them; interpreted
+without a GPU, in processes of their own, as in `test_nha_triton`.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_nha_triton import answers  # noqa: F401
+
+from kernels import few_rows
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of x [rows, 1, width], and of the weights."""
+
+    rows: int
+    width: int
+    sizes: tuple[int, ...]
+
+    def __str__(self):
+        return f"R{self.rows}-K{self.width}-N{'.'.join(map(str, self.sizes))}"
+
+
+CASES = [Rows(1, 64, (48, 16, 16, 7)), Rows(3, 100, (33,)), Rows(4, 576, (130, 5)), Rows(2, 1100, (64, 9, 2))]
+REAL = [Rows(1, 2048, (2048,) * 4), Rows(4, 2048, (5120,)), Rows(2, 5120, (2048,)), Rows(3, 576, (576, 192, 192, 96))]
+
+
+def differences(case: Rows, dtype=torch.float32, device="cpu") -> dict[str, float]:
+    """RMS of the difference from fp64 over RMS, of each way to call them."""
+    gen = torch.Generator().manual_seed(0)
+    randn = lambda *shape: torch.randn(*shape, generator=gen).to(device, dtype)  # noqa: E731
+    x, weights = randn(case.rows, 1, case.width), [randn(n, case.width) / case.width**0.5 for n in case.sizes]
+    scale, residual = randn(case.width), randn(case.rows, 1, case.sizes[0])
+    up = randn(*weights[0].shape) / case.width**0.5
+    after = ["silu", None, "logsigmoid", None][: len(weights)]
+    with torch.no_grad():
+        found = dict(enumerate(few_rows.linear(x, weights, norm=(scale, EPS), after=after, divisor=8.0)))
+        found["residual"] = few_rows.linear(x, weights[:1], residual=residual)[0]
+        found["before"] = few_rows.linear(x, weights[:1], norm=(scale, EPS), before="silu", residual=residual)[0]
+        found["glu"] = few_rows.glu(x, weights[0], up, norm=(scale, EPS))
+    assert all(y.dtype == dtype for y in found.values())
+    x, scale, residual, up, *weights = (t.double() for t in (x, scale, residual, up, *weights))
+    normed = F.rms_norm(x, (case.width,), scale, EPS)
+    follow = {None: lambda y: y, "silu": F.silu, "logsigmoid": lambda y: F.logsigmoid(y) / 8}
+    wanted = dict(enumerate(follow[name](normed @ w.T) for name, w in zip(after, weights, strict=True)))
+    wanted["residual"] = x @ weights[0].T + residual
+    wanted["before"] = F.rms_norm(F.silu(x), (case.width,), scale, EPS) @ weights[0].T + residual
+    wanted["glu"] = F.silu(normed @ weights[0].T) * (normed @ up.T)
+    return {str(name): float((found[name] - y).norm() / y.norm()) for name, y in wanted.items()}
+
+
+def steps(pattern: str) -> dict[str, float]:
+    """Largest difference of the logits of decode steps by these kernels from those by torch's, for one and two rows, padded."""
+    from models import NHAForCausalLM
+    from models.presets import preset_config
+
+    torch.manual_seed(0)
+    model = NHAForCausalLM(preset_config(f"{pattern}-tiny")).eval()
+    taken, takes, found = [], few_rows.takes, {}
+    ids = torch.randint(0, 200, (2, 24), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0
+    for way in (takes, lambda x: False):
+        few_rows.takes = lambda x, way=way: way(x) and bool(taken.append(x.shape) or True)
+        logits = []
+        with torch.no_grad():
+            for rows, given in ((1, None), (2, mask)):
+                cache = model(ids[:rows, :20], attention_mask=given if given is None else given[:, :20], use_cache=True).cache
+                for t in range(20, 24):
+                    seen = given if given is None else given[:, : t + 1]
+                    out = model(ids[:rows, t : t + 1], attention_mask=seen, cache=cache, use_cache=True)
+                    logits.append(out.logits.flatten())
+        found[way is takes] = torch.cat(logits)
+    few_rows.takes = takes
+    assert len(taken) == 2 * 4 * model.config.num_hidden_layers
+    return {"logits": float((found[True] - found[False]).abs().max())}
+
+
+@pytest.mark.parametrize("interpreted", [(differences, case) for case in CASES], ids=lambda x: str(x[1]))
+def test_products(interpreted, answers):  # noqa: F811
+    errors = answers[interpreted].result()
+    assert max(errors.values()) < 1e-5, errors
+
+
+@pytest.mark.parametrize(
+    "interpreted", [(steps, name) for name in ("nha", "nha-2026", "nha-h", "swa", "transformer++", "gsa", "gla")], ids=str
+)
+def test_models_step_alike(interpreted, answers):  # noqa: F811
+    assert answers[interpreted].result()["logits"] < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 4e-3), (torch.float16, 1e-3), (torch.float32, 1e-5)], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *REAL], ids=str)
+def test_products_on_a_gpu(case, dtype, bound):
+    errors = differences(case, dtype, "cuda")
+    assert max(errors.values()) < bound, errors
+
+
+def test_what_is_taken(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    x = torch.zeros(4, 1, 8)
+    assert not few_rows.takes(x)  # a gradient may be wanted
+    with torch.no_grad():
+        assert few_rows.takes(x)
+        assert not few_rows.takes(torch.zeros(5, 1, 8))
+        assert not few_rows.takes(x.double())
+        with torch.autocast("cpu"):
+            assert not few_rows.takes(x)
+        monkeypatch.delenv("TRITON_INTERPRET")
+        assert not few_rows.takes(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x": torch.zeros(5, 8)}, "x has 5 rows; wanted at most 4"),
+        ({"weights": [torch.zeros(3, 9)]}, r"a weight has shape \[3, 9\], torch.float32; wanted \[N, 8\], contiguous"),
+        ({"weights": [torch.zeros(3, 8)] * 5}, "5 weights were given; wanted 1 to 4"),
+        ({"residual": torch.zeros(1, 4)}, "a residual wants one weight, and the shape of its product"),
+    ],
+)
+def test_wrong_arguments(change, said):
+    given = {"x": torch.zeros(1, 8), "weights": [torch.zeros(3, 8)], "residual": None} | change
+    with pytest.raises(ValueError, match=said):
+        few_rows.linear(given["x"], given["weights"], residual=given["residual"])
