@@ -68,13 +68,13 @@ def few_rows_kernel_linear(
     B2: tl.constexpr = (N2 + BN - 1) // BN
     pid = tl.program_id(0)
     w, out, rows, kind, first = w0, o0, N0, A0, 0
-    if N1 > 0:
+    if N1 > 0:  # noqa: SIM102
         if pid >= B0:
             w, out, rows, kind, first = w1, o1, N1, A1, B0
-    if N2 > 0:
+    if N2 > 0:  # noqa: SIM102
         if pid >= B0 + B1:
             w, out, rows, kind, first = w2, o2, N2, A2, B0 + B1
-    if N3 > 0:
+    if N3 > 0:  # noqa: SIM102
         if pid >= B0 + B1 + B2:
             w, out, rows, kind, first = w3, o3, N3, A3, B0 + B1 + B2
     at = (pid - first) * BN

@@ -29,8 +29,8 @@ class RMSNorm(LlamaRMSNorm):
 
 
 def plain(*modules: nn.Module) -> bool:
-    """Whether these are linear layers as torch has them, without a bias, which nothing wraps or listens to: adapters, offloading
-    and quantisation do."""
+    """Whether these are linear layers as torch has them, without a bias, which nothing wraps or listens to, as adapters,
+    offloading and quantisation do."""
     return all(
         type(m) is nn.Linear and m.bias is None and not (m._forward_hooks or m._forward_pre_hooks or "_hf_hook" in m.__dict__)
         for m in modules
@@ -76,7 +76,7 @@ class HeadProjections(nn.Module):
         return all(type(m) is nn.Identity for m in ends) and plain(*self.projections(), self.o_proj)
 
     def heads_of(self, x: Tensor, norm: tuple[Tensor, float] | None = None) -> tuple[Tensor, ...]:
-        """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden]; norm: of the kernels for few rows, where x wants it yet."""
+        """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden]; norm: what x still wants, by the kernels for few rows."""
         if norm is not None:
             return self.few_heads_of(x, norm)
         q = self.q_norm(self.q_proj(x).unflatten(-1, (self.query_heads, self.head_dim)))
