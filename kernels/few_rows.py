@@ -46,17 +46,19 @@ def linear(
     x: Tensor,
     weights: Sequence[Tensor],
     *,
+    biases: Sequence[Tensor | None] | None = None,
     norm: tuple[Tensor, float] | None = None,
     before: str | None = None,
     after: Sequence[str | None] | None = None,
     divisor: float = 1.0,
     residual: Tensor | None = None,
 ) -> list[Tensor]:
-    """f_i(W_i n(a(x))) for each of up to four weights, plus the residual.
+    """f_i(W_i n(a(x)) + b_i) for each of up to four weights, plus the residual.
 
     Args:
         x: [..., K], at most `MOST_ROWS` rows; fp16, bf16 or fp32. Arithmetic is in fp32, and rounded once.
         weights: each [N_i, K], contiguous, in x's dtype.
+        biases: for each weight [N_i] in x's dtype, or None; None: none at all.
         norm: (weight [K], eps) of an RMSNorm n before the products; None: none.
         before: "silu" for a, which comes before the norm; None: none.
         after: for each weight None, "silu", or "logsigmoid", which is divided by `divisor`.
@@ -70,10 +72,14 @@ def linear(
     """
     from kernels.few_rows_triton import launch_linear
 
-    after = [None] * len(weights) if after is None else list(after)
+    after, biases = ([None] * len(weights) if each is None else list(each) for each in (after, biases))
     _check(x, weights, residual)
+    for weight, bias in zip(weights, biases, strict=True):
+        if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != x.dtype):
+            raise ValueError(f"a bias has shape {list(bias.shape)}, {bias.dtype}; wanted [{len(weight)}], {x.dtype}")
     outs = [x.new_empty(*x.shape[:-1], weight.shape[0]) for weight in weights]
-    launch_linear(x.contiguous(), weights, norm, before == "silu", [AFTER[name] for name in after], divisor, residual, outs)
+    kinds = [AFTER[name] for name in after]
+    launch_linear(x.contiguous(), weights, biases, norm, before == "silu", kinds, divisor, residual, outs)
     return outs
 
 

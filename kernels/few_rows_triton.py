@@ -57,31 +57,33 @@ def _products(
 
 @triton.jit(do_not_specialize=["eps", "divisor"])
 def few_rows_kernel_linear(
-    x, norm, w0, w1, w2, w3, o0, o1, o2, o3, residual, eps, divisor,
+    x, norm, w0, w1, w2, w3, b0, b1, b2, b3, o0, o1, o2, o3, residual, eps, divisor,
     R: tl.constexpr, K: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr,
-    A0: tl.constexpr, A1: tl.constexpr, A2: tl.constexpr, A3: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    SILU: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr,
+    A0: tl.constexpr, A1: tl.constexpr, A2: tl.constexpr, A3: tl.constexpr, BIASES: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, SILU: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
-    """A program is BN rows of one of the weights, those of the first coming first."""
+    """A program is BN rows of one of the weights, the first one's coming first. BIASES: a bit for each weight that has one."""
     B0: tl.constexpr = (N0 + BN - 1) // BN
     B1: tl.constexpr = (N1 + BN - 1) // BN
     B2: tl.constexpr = (N2 + BN - 1) // BN
     pid = tl.program_id(0)
-    w, out, rows, kind, first = w0, o0, N0, A0, 0
+    w, bias, out, rows, kind, first, biased = w0, b0, o0, N0, A0, 0, BIASES & 1
     if N1 > 0:  # noqa: SIM102
         if pid >= B0:
-            w, out, rows, kind, first = w1, o1, N1, A1, B0
+            w, bias, out, rows, kind, first, biased = w1, b1, o1, N1, A1, B0, (BIASES >> 1) & 1
     if N2 > 0:  # noqa: SIM102
         if pid >= B0 + B1:
-            w, out, rows, kind, first = w2, o2, N2, A2, B0 + B1
+            w, bias, out, rows, kind, first, biased = w2, b2, o2, N2, A2, B0 + B1, (BIASES >> 2) & 1
     if N3 > 0:  # noqa: SIM102
         if pid >= B0 + B1 + B2:
-            w, out, rows, kind, first = w3, o3, N3, A3, B0 + B1 + B2
+            w, bias, out, rows, kind, first, biased = w3, b3, o3, N3, A3, B0 + B1 + B2, (BIASES >> 3) & 1
     at = (pid - first) * BN
     n = at + tl.arange(0, BN)
     products = _products(x, norm, w, at, rows, eps, R, K, BN, BK, SILU, NORM)
     for r in tl.static_range(R):
         y = products[r]
+        if BIASES > 0:
+            y += tl.load(bias + n, mask=(n < rows) & (biased > 0), other=0.0).to(tl.float32)
         if A0 + A1 + A2 + A3 > 0:
             soft = tl.minimum(y, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(y)))
             y = tl.where(kind == 1, y * tl.sigmoid(y), tl.where(kind == 2, soft / divisor, y))
@@ -117,8 +119,8 @@ def _tile(rows: int, width: int, count: int, on_gpu: bool) -> tuple[int, int]:
 
 
 def launch_linear(
-    x: Tensor, weights: Sequence[Tensor], norm, silu: bool, after: list[int], divisor: float, residual: Tensor | None,
-    outs: list[Tensor],
+    x: Tensor, weights: Sequence[Tensor], biases: list[Tensor | None], norm, silu: bool, after: list[int], divisor: float,
+    residual: Tensor | None, outs: list[Tensor],
 ) -> None:  # fmt: skip
     """Writes outs, of arguments that `kernels.few_rows.linear` has checked."""
     K = x.shape[-1]
@@ -129,9 +131,11 @@ def launch_linear(
     numbers = [*sizes, *[0] * spare, *after, *[0] * spare]
     launch(
         few_rows_kernel_linear, (sum(cdiv(size, BN) for size in sizes),),
-        x, weight, *weights, *[weights[0]] * spare, *outs, *[outs[0]] * spare, residual, float(eps), float(divisor),
-        R=R, K=K, **dict(zip(("N0", "N1", "N2", "N3", "A0", "A1", "A2", "A3"), numbers, strict=True)), BN=BN, BK=BK,
-        SILU=silu, NORM=norm is not None, RESIDUAL=residual is not None, num_warps=4,
+        x, weight, *weights, *[weights[0]] * spare, *[weights[0] if b is None else b for b in biases], *[weights[0]] * spare,
+        *outs, *[outs[0]] * spare, residual, float(eps), float(divisor),
+        R=R, K=K, **dict(zip(("N0", "N1", "N2", "N3", "A0", "A1", "A2", "A3"), numbers, strict=True)),
+        BIASES=sum(1 << i for i, b in enumerate(biases) if b is not None), BN=BN, BK=BK, SILU=silu, NORM=norm is not None,
+        RESIDUAL=residual is not None, num_warps=4,
     )  # fmt: skip
 
 

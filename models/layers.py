@@ -29,11 +29,10 @@ class RMSNorm(LlamaRMSNorm):
 
 
 def plain(*modules: nn.Module) -> bool:
-    """Whether these are linear layers as torch has them, without a bias, which nothing wraps or listens to, as adapters,
-    offloading and quantisation do."""
+    """Whether these are linear layers as torch has them, which nothing wraps or listens to, as adapters, offloading and
+    quantisation do."""
     return all(
-        type(m) is nn.Linear and m.bias is None and not (m._forward_hooks or m._forward_pre_hooks or "_hf_hook" in m.__dict__)
-        for m in modules
+        type(m) is nn.Linear and not (m._forward_hooks or m._forward_pre_hooks or "_hf_hook" in m.__dict__) for m in modules
     )
 
 
@@ -87,8 +86,9 @@ class HeadProjections(nn.Module):
     def few_heads_of(self, x: Tensor, norm: tuple[Tensor, float], more: tuple[str, ...] = (), divisor: float = 1.0):
         """q, k, v, and what other projections give, each [B, T, heads, *]; more: what follows these."""
         silu = "silu" if isinstance(self.value_activation, nn.SiLU) else None
-        weights = [proj.weight for proj in self.projections()[: 3 + len(more)]]
-        found = few_rows.linear(x, weights, norm=norm, after=[None, None, silu, *more], divisor=divisor)
+        projections = self.projections()[: 3 + len(more)]
+        weights, biases = [proj.weight for proj in projections], [proj.bias for proj in projections]
+        found = few_rows.linear(x, weights, biases=biases, norm=norm, after=[None, None, silu, *more], divisor=divisor)
         counts = [self.query_heads, *[self.heads] * (len(found) - 1)]
         return tuple(y.unflatten(-1, (count, -1)) for y, count in zip(found, counts, strict=True))
 
@@ -98,7 +98,8 @@ class HeadProjections(nn.Module):
             return self.o_proj(self.output_norm(self.output_activation(o.flatten(-2))))
         norm = None if isinstance(self.output_norm, nn.Identity) else _norm(self.output_norm)
         before = "silu" if isinstance(self.output_activation, nn.SiLU) else None
-        return few_rows.linear(o.flatten(-2), [self.o_proj.weight], norm=norm, before=before, residual=residual)[0]
+        proj = self.o_proj
+        return few_rows.linear(o.flatten(-2), [proj.weight], biases=[proj.bias], norm=norm, before=before, residual=residual)[0]
 
 
 def _norm(module: LlamaRMSNorm) -> tuple[Tensor, float]:
@@ -128,7 +129,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         if self.mlp is None:
             return hidden_states
         gate, up, down = self.mlp.gate_proj, self.mlp.up_proj, self.mlp.down_proj
-        if few and self.is_swiglu and plain(gate, up, down):
+        if few and self.is_swiglu and plain(gate, up, down) and gate.bias is None:
             inner = few_rows.glu(hidden_states, gate.weight, up.weight, norm=_norm(self.post_attention_layernorm))
             return few_rows.linear(inner, [down.weight], residual=hidden_states)[0]
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))

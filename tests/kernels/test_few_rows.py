@@ -40,8 +40,9 @@ def differences(case: Rows, dtype=torch.float32, device="cpu") -> dict[str, floa
     scale, residual = randn(case.width), randn(case.rows, 1, case.sizes[0])
     up = randn(*weights[0].shape) / case.width**0.5
     after = ["silu", None, "logsigmoid", None][: len(weights)]
+    biases = [None if i % 2 else randn(n) for i, n in enumerate(case.sizes)]
     with torch.no_grad():
-        found = dict(enumerate(few_rows.linear(x, weights, norm=(scale, EPS), after=after, divisor=8.0)))
+        found = dict(enumerate(few_rows.linear(x, weights, biases=biases, norm=(scale, EPS), after=after, divisor=8.0)))
         found["residual"] = few_rows.linear(x, weights[:1], residual=residual)[0]
         found["before"] = few_rows.linear(x, weights[:1], norm=(scale, EPS), before="silu", residual=residual)[0]
         found["glu"] = few_rows.glu(x, weights[0], up, norm=(scale, EPS))
@@ -49,7 +50,8 @@ def differences(case: Rows, dtype=torch.float32, device="cpu") -> dict[str, floa
     x, scale, residual, up, *weights = (t.double() for t in (x, scale, residual, up, *weights))
     normed = F.rms_norm(x, (case.width,), scale, EPS)
     follow = {None: lambda y: y, "silu": F.silu, "logsigmoid": lambda y: F.logsigmoid(y) / 8}
-    wanted = dict(enumerate(follow[name](normed @ w.T) for name, w in zip(after, weights, strict=True)))
+    ways = zip(after, weights, biases, strict=True)
+    wanted = dict(enumerate(follow[name](normed @ w.T + (0 if b is None else b.double())) for name, w, b in ways))
     wanted["residual"] = x @ weights[0].T + residual
     wanted["before"] = F.rms_norm(F.silu(x), (case.width,), scale, EPS) @ weights[0].T + residual
     wanted["glu"] = F.silu(normed @ weights[0].T) * (normed @ up.T)
