@@ -1,4 +1,4 @@
-"""Compiles the NHA kernels for a GPU that need not be there: `python compiling.py 90` for compute capability 9.0.
+"""Compiles the kernels for a GPU that need not be there: `python compiling.py 90` for compute capability 9.0.
 
 Tensors are on the CPU, and nothing is launched. Prints a line a kernel: name, shared memory in bytes.
 """
@@ -61,10 +61,14 @@ class Compiled:
 JITFunction.run = lambda *args, **options: compile_only(*args, **options) and Compiled()
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+import kernels.few_rows_triton as few  # noqa: E402
 import kernels.nha.op as front  # noqa: E402
 import kernels.nha.triton.op as op  # noqa: E402
 import kernels.nha.triton.registered as registered  # noqa: E402
+from kernels.few_rows import glu, linear  # noqa: E402
 
+tile = few._tile
+few._tile = lambda width, count, _: tile(width, count, True)
 front._no_triton = op.refusal = lambda *_: None
 
 if CAPABILITY // 10 != 9:
@@ -98,3 +102,9 @@ with torch.no_grad():
         for batch, new in product((1, 200), (1, 3, 8)):
             state = call(torch.bfloat16, batch=batch, time=80, **options)
             call(torch.bfloat16, batch=batch, time=new, **options, state=state)
+for rows, width in product((1, 4), (576, 2048)):
+    x, norm = torch.zeros(rows, 1, width, dtype=torch.bfloat16), (torch.zeros(width, dtype=torch.bfloat16), 1e-6)
+    weights = [torch.zeros(size, width, dtype=torch.bfloat16) for size in (width, width, 64, 7)]
+    linear(x, weights, biases=[None, None, None, weights[3][:, 0].clone()], norm=norm, after=[None, None, "silu", "logsigmoid"])
+    linear(x, weights[:1], norm=norm, before="silu", residual=x)
+    glu(x, *weights[:2], norm=norm)
