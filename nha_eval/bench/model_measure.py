@@ -32,6 +32,8 @@ MOST_SEQUENCES = {"cuda": 8192, "cpu": 16}
 LONGEST_TRIED = {"cuda": 2**20, "cpu": 2**14}  # tokens
 GRAIN = 1024  # tokens, in which the longest context is sought
 ROOM = 0.95  # of the free memory is what an estimate shares out
+# Of the most that was found to fit: what ran in a trial may not run again, as memory falls into pieces.
+STEPS_BACK = (1.0, 0.9, 0.75, 0.5)
 
 
 class WrongResult(RuntimeError):
@@ -94,16 +96,24 @@ class ModelMeter:
         tidy(self.device)
 
     def _row(self, case: ModelCase, subject: Subject) -> dict[str, Any]:
-        try:
-            found = self._measured(case, subject)
-        except Exception as problem:
-            found = _failed(*explain(subject.family, problem))
-        # Not inside the handler: the exception would keep its tensors alive.
-        tidy(self.device)
+        sought = case.length == LONGEST or case.batch == LARGEST
+        for share in STEPS_BACK if sought else STEPS_BACK[:1]:
+            try:
+                found = self._measured(case, subject, share)
+            except Exception as problem:
+                found = _failed(*explain(subject.family, problem))
+            # Not inside the handler: the exception would keep its tensors alive.
+            tidy(self.device)
+            if found["status"] != "oom":
+                break
         return found
 
-    def _measured(self, case: ModelCase, subject: Subject) -> dict[str, Any]:
+    def _measured(self, case: ModelCase, subject: Subject, share: float) -> dict[str, Any]:
         length, batch, note = self._sought(case, subject)
+        if share < 1:
+            note += f"; {share:g} of the {batch if case.batch == LARGEST else length:,} that fitted then"
+            length = int(share * length) // GRAIN * GRAIN if case.length == LONGEST else length
+            batch = int(share * batch) if case.batch == LARGEST else batch
         if not (length and batch):
             return _failed("oom", f"not even one sequence fits ({note})")
         with self._work(case, subject, batch, length) as work:

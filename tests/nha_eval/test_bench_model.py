@@ -94,6 +94,21 @@ def test_the_estimate_is_of_what_is_free(monkeypatch):
     assert row["batch"] == 7 and row["state_bytes_held"] == 7000 * token and row["note"] == "estimated 7, tried"
 
 
+def test_what_fitted_once_and_not_again(monkeypatch):
+    monkeypatch.setattr(model_measure, "MOST_SEQUENCES", {"cpu": 16})
+    timed = model_measure.ModelMeter._timed
+
+    def fails_above_13(meter, work, note):
+        if work.tokens > 13:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return timed(meter, work, note)
+
+    monkeypatch.setattr(model_measure.ModelMeter, "_timed", fails_above_13)
+    asked, given = measured(case("gsa", "decode", 64, LARGEST, "none"), case("gsa", "decode", 64, 16, "none"))
+    assert (asked["status"], asked["batch"]) == ("ok", 12) and asked["note"].endswith("; 0.75 of the 16 that fitted then")
+    assert given["status"] == "oom"
+
+
 def test_the_longest_context(monkeypatch):
     longest = [case(name, "decode", LONGEST, 1, window) for name, window in (("transformer++", "full"), ("nha", "16"))]
     _, made = tiny("transformer++")
