@@ -1,7 +1,7 @@
 """Where workers run. An executor starts workers; a worker takes requests and gives events. Here: a process on this
 machine.
 
-Events are dicts with a key "event": ready, progress, result, refused (the model cannot be had), machine (the machine
+Events are dicts with a key "event": ready, progress, answers, result, refused (the model cannot be had), machine (the machine
 failed) come from the worker itself; died (with "returncode", "oom", "tail") is the executor's word when it is gone.
 With "lost" it was its machine that went, not the worker by itself. Another executor needs `room`, `start()` and the methods of
 `LocalWorker`.

@@ -4,6 +4,10 @@ A file appears under its name only when every byte of it is on disk (temporary f
 moment leaves finished cells and nothing half done. Reading checks the SHA-256 inside: a truncated or edited file counts
 as not there and the cell is done again. Per-example scores stand beside in `samples/`, and a cell whose samples are
 missing counts as not there either.
+
+While a cell is in hand, the model's answers are appended to `answers/CELL.jsonl` as they come: a line a batch, each with a
+checksum, so that what a kill cuts off is the last line at most. They are handed to whoever begins that cell anew, and gone once
+it is finished. They are not synced: what a power cut takes is asked again.
 """
 
 import contextlib
@@ -18,6 +22,7 @@ from typing import Any
 from nha_eval.errors import MachineError, is_disk_trouble
 
 SCHEMA = 2
+FINAL = ("ok", "oom")  # a cell's other ends are tried again
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -41,11 +46,15 @@ def write_atomic(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         if is_disk_trouble(problem):
-            raise MachineError(
-                f"cannot write {path}: {os.strerror(problem.errno)}; what was finished is kept: free some space, then give "
-                "the same command again"
-            ) from problem
+            raise _not_written(path, problem) from problem
         raise
+
+
+def _not_written(path: Path, problem: OSError) -> MachineError:
+    return MachineError(
+        f"cannot write {path}: {os.strerror(problem.errno)}; what was finished is kept: free some space, then give the same "
+        "command again"
+    )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -93,6 +102,7 @@ class Journal:
     def __init__(self, run_dir: Path):
         self.cells = run_dir / "cells"
         self.samples = run_dir / "samples"
+        self.answers = run_dir / "answers"
 
     def write(self, cell_id: str, record: dict[str, Any], samples: list[dict[str, Any]] | None = None) -> None:
         """Store a finished cell; `samples`, one dict an example, first, so that a cell never stands without them."""
@@ -103,6 +113,43 @@ class Journal:
             record["samples_sha256"] = hashlib.sha256(text.encode()).hexdigest()
         record["sha256"] = _digest(record)
         write_atomic(self.cells / f"{cell_id}.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+        self._forget_answers(cell_id, record)
+
+    def note_answers(self, cell_id: str, answers: dict[str, Any]) -> None:
+        """Append a batch's answers to those of the cell. Raises MachineError when the disk is full or gone."""
+        line = json.dumps({"answers": plain(answers), "sha256": _digest(plain(answers))}, ensure_ascii=False) + "\n"
+        try:
+            self.answers.mkdir(parents=True, exist_ok=True)
+            with (self.answers / f"{cell_id}.jsonl").open("a", encoding="utf-8", newline="") as file:
+                file.write(line)
+        except OSError as problem:
+            if not is_disk_trouble(problem):
+                raise
+            raise _not_written(self.answers, problem) from problem
+
+    def read_answers(self, cell_id: str) -> dict[str, Any]:
+        """What is known of a cell that is not finished: all whole lines, after which the file holds nothing else."""
+        path = self.answers / f"{cell_id}.jsonl"
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+        except OSError:
+            return {}
+        found, whole = {}, []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                content = json.loads(line)
+                if line.endswith(b"\n") and content["sha256"] == _digest(content["answers"]):
+                    found |= content["answers"]
+                    whole.append(line)
+        if len(whole) < len(lines):
+            # What is appended next must begin on a line of its own.
+            write_atomic(path, b"".join(whole).decode())
+        return found
+
+    def _forget_answers(self, cell_id: str, record: dict[str, Any]) -> None:
+        if record.get("status") in FINAL:
+            with contextlib.suppress(OSError):
+                (self.answers / f"{cell_id}.jsonl").unlink()
 
     def read(self, cell_id: str) -> dict[str, Any] | None:
         """The cell's record; None when it is not there, not whole, or without its samples."""
@@ -119,17 +166,26 @@ class Journal:
         return record
 
     def adopt(self, other: "Journal") -> None:
-        """Take over the finished cells of another journal that are not here yet."""
+        """Take over the finished cells of another journal that are not here yet, and the answers of those begun."""
         for file in sorted(other.cells.glob("*.json")):
             if self.read(file.stem) is not None or (record := other.read(file.stem)) is None:
                 continue
             if "samples_sha256" in record:
                 write_atomic(self.samples / f"{file.stem}.jsonl", (other.samples / f"{file.stem}.jsonl").read_text("utf-8"))
             write_atomic(self.cells / file.name, file.read_text("utf-8"))
+        for file in sorted(other.answers.glob("*.jsonl")):
+            record = self.read(file.stem)
+            if record is None or record.get("status") not in FINAL:
+                known = self.read_answers(file.stem)
+                if new := {key: answer for key, answer in other.read_answers(file.stem).items() if key not in known}:
+                    self.note_answers(file.stem, new)
 
     def sweep(self) -> None:
-        """Remove the temporary files that a killed run left."""
-        for folder in (self.cells, self.samples, self.cells.parent):
+        """Remove the temporary files that a killed run left, and answers that their cell has outlived."""
+        for folder in (self.cells, self.samples, self.answers, self.cells.parent):
             for leftover in folder.glob(".*.tmp"):
                 with contextlib.suppress(OSError):
                     leftover.unlink()
+        for file in self.answers.glob("*.jsonl"):
+            if (record := self.read(file.stem)) is not None:
+                self._forget_answers(file.stem, record)

@@ -4,7 +4,7 @@ Everything that decides a score is lm-eval's own: tokenisation of context and co
 empty context, truncation from the left, stop strings, post-processing. What differs is how the logits are had: shared
 prefixes run once (`prefix.py`), a continuation that begins another one is read from the same row, logits are taken at
 continuation positions only, and a generated row stops at its own stop string (what plain lm-eval does at batch size
-1). Running out of memory halves the batch.
+1). Running out of memory halves the batch, which grows back. What was answered before is not asked again (`answers.py`).
 
     from models.presets import load
     lm = HarnessLM(load("smollm2-135m"), batch_size=8)
@@ -28,10 +28,14 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from models.cache import CACHE_NAME
+from nha_eval.answers import Answers, key_of
 from nha_eval.generation import StopRule, decode, is_plain_greedy
 from nha_eval.prefix import MIN_PREFIX, MIN_SAVING, Batches, plan, walk
 
 _log = logging.getLogger(__name__)
+# Tokens of a batch of its own choice: about what keeps the device busy.
+AUTO_TOKENS = {"cpu": 4096, "cuda": 65536}
+ROLLING_ROWS = 8  # texts between two words of progress, where the batch is "auto"
 
 
 class _Request(NamedTuple):
@@ -48,7 +52,8 @@ class _Request(NamedTuple):
 class HarnessLM(HFLM):
     """An lm-eval model around a loaded one (`.model`, `.tokenizer`, `.max_length`), single-process, on its device.
 
-    `batch_size` bounds the rows of a call of the model. `max_length` (tokens) defaults to the model's.
+    `batch_size` bounds the rows of a call of the model; "auto": as many as come to `AUTO_TOKENS` tokens. `max_length` (tokens)
+    defaults to the model's. `answers` holds what is known already and is told what is found, at a batch's end.
     `on_progress(done, total)`, in requests, is called while a list of requests is worked through. `truncated` counts
     the requests whose context was cut, `kept` maps the prompts of those to be continued to what was read of them.
     `min_saving` is the number of tokens that one more call must save (default: by device).
@@ -57,24 +62,27 @@ class HarnessLM(HFLM):
     def __init__(
         self,
         loaded: Any,
-        batch_size: int = 8,
+        batch_size: int | str = 8,
         max_length: int | None = None,
         *,
         on_progress: Callable[[int, int], None] | None = None,
         min_prefix: int = MIN_PREFIX,
         min_saving: int | None = None,
     ) -> None:
-        if int(batch_size) < 1:
+        self.sizes_itself = batch_size == "auto"
+        batch_size = ROLLING_ROWS if self.sizes_itself else int(batch_size)
+        if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         with _quiet("lm_eval.models.huggingface"):
             super().__init__(
                 pretrained=loaded.model,
                 tokenizer=loaded.tokenizer,
                 backend="causal",
-                batch_size=int(batch_size),
+                batch_size=batch_size,
                 max_length=max_length or loaded.max_length,
             )
         self.on_progress = on_progress
+        self.answers = Answers()
         self.truncated = 0
         self.kept: dict[str, str] = {}
         self.min_prefix = min_prefix
@@ -107,11 +115,19 @@ class HarnessLM(HFLM):
                 if self._own_decoding(settings):
                     found = self._generate(part, settings)
                 else:
-                    found = super().generate_until(part, disable_tqdm=True)
-                    self._advance(len(part))
+                    found = self._generate_by_lm_eval(part)
                 for i, text in zip(indices, found, strict=True):
                     texts[i] = text
         return texts
+
+    def _generate_by_lm_eval(self, requests: list) -> list[str]:
+        """What lm-eval's own generation gives, of those not answered before."""
+        keys = [key_of("generate_until", *request.args) for request in requests]
+        left = [request for request, key in zip(requests, keys, strict=True) if key not in self.answers.known]
+        texts = super().generate_until(left, disable_tqdm=True) if left else []
+        self.answers.note(dict(zip((key_of("generate_until", *request.args) for request in left), texts, strict=True)))
+        self._advance(len(requests))
+        return [self.answers.known[key] for key in keys]
 
     @torch.no_grad()
     def _loglikelihood_tokens(
@@ -120,6 +136,12 @@ class HarnessLM(HFLM):
         """Requests are (strings or None, context tokens, continuation tokens)."""
         rows, asked = self._rows(requests)
         results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        keys = [key_of("loglikelihood", context, continuation) for _, context, continuation in requests]
+        done = {r for r in range(len(rows)) if all(keys[request.index] in self.answers.known for request in asked[r])}
+        for index in (request.index for r in done for request in asked[r]):
+            total, greedy = self.answers.known[keys[index]]
+            results[index] = float(total), bool(greedy)
+        self._advance(sum(len(asked[r]) for r in done))
 
         def run_rows(chosen: list[int], shared: int, cache: Any) -> None:
             suffixes = [rows[r][shared:] for r in chosen]
@@ -139,10 +161,11 @@ class HarnessLM(HFLM):
                 results[index] = result
                 if requests[index][0] is not None:
                     self.cache_hook.add_partial("loglikelihood", requests[index][0], result)
+            self.answers.note({keys[index]: list(result) for index, result in found.items()})
             self._advance(len(found))
 
         limits = [min(request.first for request in asked[r]) for r in range(len(rows))]
-        self._walk(rows, limits, run_rows, override_bs)
+        self._walk(rows, limits, run_rows, done, override_bs)
         return results
 
     def _rows(self, requests: list) -> tuple[list[tuple[int, ...]], list[list[_Request]]]:
@@ -205,9 +228,15 @@ class HarnessLM(HFLM):
         until = handle_stop_sequences(settings["until"], eos=self.tok_decode(self.eot_token_id, skip_special_tokens=False))
         rule = StopRule(self.tokenizer, until, self.model.generation_config.eos_token_id)
         texts = [""] * len(requests)
+        keys = [key_of("generate_until", context, settings) for context in contexts]
+        done = {c for c, key in enumerate(keys) if key in self.answers.known}
+        for c in done:
+            for i in by_tokens[contexts[c]]:
+                texts[i] = self.answers.known[keys[c]]
+        self._advance(sum(len(by_tokens[contexts[c]]) for c in done))
 
         def run_rows(chosen: list[int], shared: int, cache: Any) -> None:
-            suffixes = [contexts[c][shared:] for c in chosen]
+            suffixes, found = [contexts[c][shared:] for c in chosen], {}
             for c, tokens in zip(
                 chosen, decode(self.model, suffixes, shared, cache, settings["max_gen_toks"], rule.ended), strict=True
             ):
@@ -215,14 +244,21 @@ class HarnessLM(HFLM):
                 for i in by_tokens[contexts[c]]:
                     texts[i] = text
                     self.cache_hook.add_partial("generate_until", requests[i].args, text)
-                self._advance(len(by_tokens[contexts[c]]))
+                found[keys[c]] = text
+            self.answers.note(found)
+            self._advance(sum(len(by_tokens[contexts[c]]) for c in chosen))
 
-        self._walk(contexts, [len(c) - 1 for c in contexts], run_rows)
+        self._walk(contexts, [len(c) - 1 for c in contexts], run_rows, done)
         return texts
 
-    def _walk(self, sequences: list, limits: list[int], run_rows: Callable, size: int | None = None) -> None:
+    def _walk(self, sequences: list, limits: list[int], run_rows: Callable, done: set[int], size: int | None = None) -> None:
         tree = plan(sequences, limits, min_prefix=self.min_prefix, min_saving=self.min_saving)
-        walk(self.model, tree, sequences, Batches(size or self.batch_size), run_rows)
+        if self.sizes_itself:
+            budget = AUTO_TOKENS.get(self.device.type, AUTO_TOKENS["cuda"])
+            batches = Batches(budget, lambda row: len(sequences[row]), done)
+        else:
+            batches = Batches(size or self.batch_size, done=done)
+        walk(self.model, tree, sequences, batches, run_rows)
 
     def _note_truncation(self, length: int, room: int) -> None:
         if length <= room:

@@ -44,7 +44,7 @@ class Cell:
     model: str  # label
     model_name: str  # as loaded
     window: Window
-    batch: int
+    batch: int | str  # sequences, or "auto"
     seed: int
     dtype: str
     device: str

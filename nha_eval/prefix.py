@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -43,6 +43,12 @@ class Node:
     def any_row(self) -> int:
         """A sequence that begins with this node's tokens."""
         return self.rows[0] if self.rows else self.children[0].any_row()
+
+    def all_rows(self) -> Iterator[int]:
+        """Every sequence that begins with this node's tokens."""
+        yield from self.rows
+        for child in self.children:
+            yield from child.all_rows()
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -101,29 +107,44 @@ def _longest_first(node: Node, sequences: Sequence[Sequence[int]]) -> None:
 
 
 class Batches:
-    """Hands out rows `size` at a time; when memory runs out, halves `size` for good and tries the same rows again.
+    """Hands out rows in batches; when memory runs out, halves them and tries the same rows again, and grows back.
 
-    A result must not depend on `size`. At one row the error is passed on.
+    `size` is the rows of a batch or, with `width` (a row's tokens), the tokens that a batch's rows come to when each is as long
+    as its first. A size that was halved doubles after `PATIENCE` batches without trouble, and after twice as many each time
+    that this was too much. Rows in `done` are left out of their batch, which changes no other batch. A result must not depend
+    on `size`. At one row the error is passed on.
     """
 
-    def __init__(self, size: int) -> None:
+    PATIENCE = 4
+
+    def __init__(self, size: int, width: Callable[[int], int] | None = None, done: Container[int] = ()) -> None:
         if size < 1:
             raise ValueError(f"batch_size is {size}; it must be at least 1")
-        self.size = size
+        self.size = self.most = size
+        self.done = done
+        self._cost = width or (lambda row: 1)
+        self._calm, self._patience, self._grew = 0, self.PATIENCE, False
 
     def run(self, rows: Sequence[int], work: Callable[[list[int]], None]) -> None:
-        """Call `work` on successive slices of `rows`; `work` keeps nothing of a slice unless it returns."""
+        """Call `work` on successive slices of `rows`, longest first; `work` keeps nothing of a slice unless it returns."""
         start = 0
         while start < len(rows):
-            batch = list(rows[start : start + self.size])
+            cost = self._cost(rows[start])
+            batch = rows[start : start + max(1, self.size // cost)]
+            left = [row for row in batch if row not in self.done]
             try:
-                work(batch)
+                if left:
+                    work(left)
             except (RuntimeError, MemoryError) as error:
-                if len(batch) == 1 or not is_out_of_memory(error):
+                if len(left) == 1 or not is_out_of_memory(error):
                     raise
-                self.size = (len(batch) + 1) // 2
+                self._patience *= 2 if self._grew else 1
+                self.size, self._calm, self._grew = (len(left) + 1) // 2 * cost, 0, False
             else:
                 start += len(batch)
+                self._calm += bool(left)
+                if self.size < self.most and self._calm >= self._patience:
+                    self.size, self._calm, self._grew = min(self.most, 2 * self.size), 0, True
                 continue
             # Outside the except block, where the traceback no longer holds the tensors that did not fit.
             gc.collect()
@@ -148,6 +169,8 @@ def walk(
         if node.rows:
             batches.run(node.rows, lambda rows: run_rows(rows, node.length, _expanded(cache, len(rows))))
         for child in node.children:
+            if all(row in batches.done for row in child.all_rows()):
+                continue
             tokens = sequences[child.any_row()][node.length : child.length]
             out = model(
                 input_ids=torch.tensor([tokens], device=model.device),

@@ -3,10 +3,10 @@
     from nha_eval.runner import Run
     Run(cells, settings, Path("results/runs/try"), threads=2).go()
 
-The same call again goes on where the last one stopped: cells that are `ok` or `oom` are kept, the others done again. A
-worker holds one model; when it dies, the cell in hand gets that as its result and a new worker goes on. Where an executor
-has room for several workers, what is timed is done first, by one of them alone, and the scores are shared out. Nothing here
-imports torch.
+The same call again goes on where the last one stopped: cells that are `ok` or `oom` are kept, the others done again from the
+next document on. A worker holds one model; when it dies, the cell in hand gets that as its result and a new worker goes on.
+Where an executor has room for several workers, what is timed is done first, by one of them alone, and the scores are shared
+out. Nothing here imports torch.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from nha_eval import environment
 from nha_eval.errors import DATA_MISSING, DONE, MACHINE, WRONG_INPUT, MachineError, UserError, is_disk_trouble, one_line
 from nha_eval.executors import LocalExecutor, died_reason
 from nha_eval.fetching import fetch_all
+from nha_eval.journal import FINAL
 from nha_eval.plan import Cell
 from nha_eval.progress import Display, duration
 from nha_eval.store import RunFolder
 
-KEPT = ("ok", "oom")
 LOAD_ATTEMPTS = 3  # workers in a row that may die while loading a model
 REPORT_EVERY = 15.0  # seconds at least between two drawings of the report
 REPORT_SHARE = 10  # and at least this many times as long as the last one took
@@ -77,7 +77,7 @@ class Run:
             self.folder = folder
             for cell in self.cells:
                 record = folder.journal.read(cell.id)
-                if record is not None and record["status"] in KEPT:
+                if record is not None and record["status"] in FINAL:
                     self.records[cell.id] = record
             todo = [cell for cell in self.cells if cell.id not in self.records]
             if todo:
@@ -242,7 +242,8 @@ class Run:
             self._refresh_report()
         with self._turn:
             self.shown.begin(cell)
-        worker.send({"do": "cell", "cell": cell.as_dict()})
+        known = {} if timed else {"answers": self.folder.journal.read_answers(cell.id)}
+        worker.send({"do": "cell", "cell": cell.as_dict(), **known})
         started = time.monotonic()
         event = self._wait(worker, may_draw=not timed)
         about = {"weights_hash": ready.get("weights_hash")}
@@ -280,6 +281,9 @@ class Run:
                 if event is not None and event["event"] == "progress":
                     self.shown.step(event["done"], event["total"])
             if event is None or event["event"] == "progress":
+                continue
+            if event["event"] == "answers":
+                self.folder.journal.note_answers(event["cell"], event["answers"])
                 continue
             if event["event"] == "machine":
                 raise MachineError(

@@ -11,6 +11,7 @@ Keys may be singular, as the flags are (`model`, `window`). Unknown keys are ref
 of the package's own is found by its bare name (`eval quickstart`).
 """
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,6 +59,19 @@ def _number(value: Any) -> Any:
 
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=1, le=MOST)]
+
+
+def _count_or_auto(value: Any) -> int | str:
+    """As `Count`, or "auto"."""
+    if value == "auto":
+        return value
+    with contextlib.suppress(ValueError):
+        if 1 <= (number := _whole(value)) <= MOST:
+            return number
+    raise ValueError(f"is {_shown(value)}: wanted is an integer from 1 to {MOST}, or auto")
+
+
+BatchSize = Annotated[int | str, BeforeValidator(_count_or_auto)]
 
 
 def parse_window(value: Any) -> Window:
@@ -186,7 +200,7 @@ class Spec(_Strict):
     lengths: list[Count] = _named("lengths")  # tokens, for tasks generated at a length; empty: each task's own
     limit: Count | None = None  # examples a task; None: all
     contexts: Count | None = None  # contexts generated a task and length; None: the task's own
-    batch: Count = 8  # sequences scored together
+    batch: BatchSize = 8  # sequences scored together, or "auto": by their lengths and what memory holds
     device: str = "auto"  # auto, cpu, cuda, cuda:N, mps
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on a CPU, bfloat16 on a GPU
     seed: Whole = Field(0, ge=0, lt=2**32)

@@ -1,9 +1,9 @@
 """The worker: one process that holds one model and works through its cells.
 
-It reads requests as JSON lines from stdin (`load`, then `cell` after `cell`) and writes events to what was its stdout;
-everything that libraries print goes to stderr. It never writes into the run folder. Whatever a cell raises becomes that
-cell's result; the worker itself ends when its stdin does, or when the runner dies. Started by the runner: `python -m
-nha_eval.worker`.
+It reads requests as JSON lines from stdin (`load`, then `cell` after `cell`) and writes events to what was its stdout, the
+model's answers batch by batch among them; everything that libraries print goes to stderr. It never writes into the run
+folder. Whatever a cell raises becomes that cell's result; the worker itself ends when its stdin does, or when the runner
+dies. Started by the runner: `python -m nha_eval.worker`.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from nha_eval.answers import Answers
 from nha_eval.errors import is_disk_trouble, is_out_of_memory, one_line
 from nha_eval.journal import plain
 
@@ -85,7 +86,9 @@ class Model:
             self._meter.forget()
         self._window = window
 
-    def score(self, cell: dict[str, Any], on_progress: Callable[[int, int], None]) -> tuple[list[dict], list[dict]]:
+    def score(
+        self, cell: dict[str, Any], on_progress: Callable[[int, int], None], answers: Answers
+    ) -> tuple[list[dict], list[dict]]:
         from nha_eval.lm import HarnessLM
         from nha_eval.scoring import score_task
 
@@ -94,7 +97,7 @@ class Model:
         if batch not in self._lms:
             self._lms = {batch: HarnessLM(self.loaded, batch_size=batch)}
         lm = self._lms[batch]
-        lm.on_progress = on_progress
+        lm.on_progress, lm.answers = on_progress, answers
         chosen = {key: cell[key] for key in ("length", "limit", "seed", "contexts", "truncation", "tokenizer")}
         data = {name: path for name, path, _ in cell["data"] or ()}
         outcome = score_task(lm, cell["task"], **chosen, data=data)
@@ -122,7 +125,7 @@ def work(
                 model = open_model(request)
                 send({"event": "ready", **model.describe()})
             else:
-                send(_work_cell(model, request["cell"], send))
+                send(_work_cell(model, request["cell"], request.get("answers"), send))
         except BaseException as problem:
             if isinstance(problem, SystemExit):
                 raise
@@ -143,7 +146,9 @@ def work(
                 )
 
 
-def _work_cell(model: Any, cell: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _work_cell(
+    model: Any, cell: dict[str, Any], known: dict[str, Any] | None, send: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     started = time.monotonic()
     last = [0.0]
 
@@ -160,7 +165,8 @@ def _work_cell(model: Any, cell: dict[str, Any], send: Callable[[dict[str, Any]]
         if cell["kind"] == "cost":
             result["rows"] = [model.cost(cell, on_progress)]
         else:
-            result["rows"], result["samples"] = model.score(cell, on_progress)
+            answers = Answers(known, lambda found: send({"event": "answers", "cell": cell["id"], "answers": found}))
+            result["rows"], result["samples"] = model.score(cell, on_progress, answers)
         if not result["rows"]:
             raise RuntimeError("the measurement gave no figures")
     except Exception as problem:

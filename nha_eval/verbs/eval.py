@@ -29,7 +29,9 @@ def command(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Examples a task. Default: all.")] = None,
     contexts: Annotated[int | None, typer.Option(help="Contexts generated a task and length.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences scored together. Default: 8.")] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="Sequences scored together, or auto: by their lengths and what memory holds. Default: 8.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn. Default: 0.")] = None,

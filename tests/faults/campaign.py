@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 GRID = [
     *("--suite", "recall-local", "--suite", "commonsense-local", "--task", "recall_needle", "--task", "commonsense_timedial"),
     *("--window", "16,full", "--length", "512", "--contexts", "2", "--limit", "12", "--no-costs", "--device", "cpu"),
-    *("--threads", "1"),
+    *("--threads", "1", "--batch", "2"),
 ]
 MODELS = ["--model", "nha-tiny", "--model", "gla-tiny"]
 LONGEST = 600  # seconds that any command may take
@@ -91,6 +91,20 @@ class Campaign:
             scored = Counter(json.loads(line)["doc_id"] for line in path.read_text(encoding="utf-8").splitlines())
             if twice := [doc for doc, count in scored.items() if count > 1]:
                 raise Broken(f"{path}: documents scored twice: {twice}")
+        if left := list(journal.answers.glob("*")):
+            raise Broken(f"answers that their cells have outlived: {left}")
+
+    def answered(self, folder: Path) -> int:
+        """How many requests of cells begun are answered. None may be answered twice, however often the run was killed."""
+        keys = Counter()
+        for path in Journal(folder).answers.glob("*.jsonl"):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                # The last line may be cut off.
+                with contextlib.suppress(ValueError):
+                    keys.update((path.stem, key) for key in json.loads(line)["answers"])
+        if twice := [key for key, count in keys.items() if count > 1]:
+            raise Broken(f"{folder}: answered twice: {twice}")
+        return len(keys)
 
     def note(self, fault: str, **about) -> None:
         self.records.append({"fault": fault, **about})
@@ -117,11 +131,15 @@ class Campaign:
                         process.communicate(timeout=LONGEST)
                         break
                     victim = children[0]
+                struck = False
                 with contextlib.suppress(psutil.NoSuchProcess):
                     victim.kill()
-                    killed, here = killed + 1, here + 1
-                    self.note("kill", whom=whom, second=round(moment, 2))
+                    struck = True
                 process.communicate(timeout=LONGEST)
+                answered = self.answered(folder)
+                if struck:
+                    killed, here = killed + 1, here + 1
+                    self.note("kill", whom=whom, second=round(moment, 2), answered=answered)
                 if killed >= count or here >= 8:
                     break
             self.finish(folder)
@@ -141,6 +159,22 @@ class Campaign:
                 if {path: path.stat().st_mtime_ns for path in before} != before:
                     raise Broken(f"cells besides {victim} were done again")
                 self.note("corrupt", file=f"{kind}/{victim.name}", way=way)
+
+    def corrupt_answers(self) -> None:
+        """Answers of a cell begun, cut short or with a bit flipped: those lines, and no others, are asked again."""
+        for way in ("truncated", "flipped"):
+            folder = self.fresh("corrupt")
+            process = self.start(folder)
+            while not self.answered(folder) and process.poll() is None:
+                time.sleep(0.01)
+            process.kill()
+            process.communicate(timeout=LONGEST)
+            there = sorted(Journal(folder).answers.glob("*.jsonl"))
+            for victim in there:
+                damage(victim, way, self.draw)
+            self.finish(folder)
+            self.check(folder)
+            self.note("corrupt", file=f"answers of {len(there)} cells", way=way)
 
     def checkpoint(self) -> None:
         """A checkpoint cut short is refused; one with a bit flipped is another model; the old one finds its cells again."""
@@ -230,7 +264,14 @@ def main(out: Path = Path("results/runs/faults"), seed: int = 0, kills: int = 10
     """Run the campaign; exit code 1 at the first thing that did not hold."""
     campaign = Campaign(out.absolute(), seed)
     try:
-        for fault in (campaign.corrupt, campaign.checkpoint, campaign.twice, campaign.read_only, campaign.full_disk):
+        for fault in (
+            campaign.corrupt,
+            campaign.corrupt_answers,
+            campaign.checkpoint,
+            campaign.twice,
+            campaign.read_only,
+            campaign.full_disk,
+        ):
             fault()
         campaign.kill(kills)
     except Broken as problem:

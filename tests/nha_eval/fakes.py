@@ -19,6 +19,7 @@ from nha_eval.executors import LocalExecutor
 from nha_eval.plan import ModelInfo
 from nha_eval.spec import Spec
 
+DOCUMENTS = 10  # a cell
 SPEC = {
     "models": [{"name": "base", "windows": ["full"]}, "hybrid"],
     "suites": ["recall", "sense"],
@@ -78,10 +79,17 @@ class FakeModel:
     def backend(self) -> str:
         return "fake"
 
-    def score(self, cell: dict, on_progress) -> tuple[list[dict], list[dict]]:
+    def score(self, cell: dict, on_progress, answers) -> tuple[list[dict], list[dict]]:
         calamity(cell["task"])
-        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
-        on_progress(1, 2)
+        for document in range(DOCUMENTS):
+            if str(document) in answers.known:
+                continue
+            time.sleep(float(os.environ.get("FAKE_SECONDS", "0")) / DOCUMENTS)
+            if log := os.environ.get("FAKE_LOG"):
+                with Path(log).open("a") as file:
+                    file.write(f"{cell['id']} {document}\n")
+            answers.note({str(document): document})
+            on_progress(document + 1, DOCUMENTS)
         digest = hashlib.sha256(
             f"{self.request['model']} {self.window} {cell['task']} {cell['length']} {cell['seed']}".encode()
         )
@@ -91,7 +99,7 @@ class FakeModel:
             {**common, "metric": "contains", "value": value, "stderr": value / 10},
             {**common, "metric": "perplexity", "value": float("inf"), "stderr": None},
         ]
-        return rows, [{"doc_id": index, "correct": index % 2} for index in range(10)]
+        return rows, [{"doc_id": index, "correct": answers.known[str(index)] % 2} for index in range(DOCUMENTS)]
 
     def cost(self, cell: dict, on_progress) -> dict:
         return {

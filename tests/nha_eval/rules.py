@@ -131,7 +131,7 @@ def _right(content):
     windows, lengths = several(found.get("windows"), window), several(found.get("lengths"), whole)
     for key in ("limit", "contexts", "threads"):
         demand(found.get(key) is None or whole(found[key], most=1024 if key == "threads" else MOST))
-    demand("batch" not in found or whole(found["batch"]))
+    demand("batch" not in found or found["batch"] == "auto" or whole(found["batch"]))
     demand("seed" not in found or whole(found["seed"], 0, 2**32 - 1) >= 0)
     demand(found.get("device", "auto") in ("auto", "cpu", "mps"))
     demand(isinstance(found.get("dtype", "auto"), str) and found.get("dtype", "auto") in DTYPES)

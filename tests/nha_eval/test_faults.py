@@ -18,6 +18,6 @@ def test_every_fault_once_and_some_kills(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     faults = [record["fault"] for record in json.loads((tmp_path / "faults.json").read_text())["faults"]]
-    assert faults.count("corrupt") == 4
+    assert faults.count("corrupt") == 6
     assert faults.count("kill") == 4
     assert {"checkpoint", "twice", "read-only", "full disk"} <= set(faults)

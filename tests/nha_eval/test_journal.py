@@ -94,3 +94,60 @@ def test_leftovers_of_a_killed_run_are_swept(tmp_path):
     (tmp_path / "cells/.b.json.x1.tmp").write_text("half")
     journal.sweep()
     assert [path.name for path in (tmp_path / "cells").iterdir()] == ["a.json"]
+
+
+def test_answers_stay_until_their_cell_is_finished(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.read_answers("a") == {}
+    journal.note_answers("a", {"x": [-1.5, True], "y": math.inf})
+    journal.note_answers("a", {"z": "ä\u2028\nb"})
+    assert Journal(tmp_path).read_answers("a") == {"x": [-1.5, True], "y": "inf", "z": "ä\u2028\nb"}
+    journal.write("a", {**RECORD, "status": "error"})
+    assert len(journal.read_answers("a")) == 3
+    journal.write("a", RECORD)
+    assert journal.read_answers("a") == {} and not list((tmp_path / "answers").iterdir())
+    journal.note_answers("a", {"x": 1})
+    journal.sweep()
+    assert not list((tmp_path / "answers").iterdir())
+
+
+@pytest.mark.parametrize("way", ["cut", "flipped", "empty", "not text", "another's"])
+def test_broken_answers_are_not_there_and_break_no_others(tmp_path, way):
+    journal = Journal(tmp_path)
+    for key in "xyz":
+        journal.note_answers("a", {key: key})
+    path = tmp_path / "answers" / "a.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = {
+        "cut": lines[2][:-5],
+        "flipped": lines[2].replace(b'"z"', b'"w"', 1),
+        "empty": b"\n",
+        "not text": b"\xff\xfe\n",
+        "another's": b'{"answers": 3}\n',
+    }[way]
+    path.write_bytes(b"".join(lines))
+    assert journal.read_answers("a") == {"x": "x", "y": "y"}
+    journal.note_answers("a", {"w": "w"})
+    assert journal.read_answers("a") == {"x": "x", "y": "y", "w": "w"}
+
+
+def test_answers_of_a_share_are_taken_over(tmp_path):
+    here, share = Journal(tmp_path / "run"), Journal(tmp_path / "share")
+    share.note_answers("begun", {"x": 1, "y": 2})
+    here.note_answers("begun", {"x": 1})
+    share.note_answers("finished", {"x": 1})
+    here.write("finished", RECORD)
+    for _ in range(2):
+        here.adopt(share)
+        assert here.read_answers("begun") == {"x": 1, "y": 2}
+        assert len((tmp_path / "run/answers/begun.jsonl").read_text().splitlines()) == 2
+    assert here.read_answers("finished") == {}
+
+
+def test_a_full_disk_is_told_while_answers_come(tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.open", full)
+    with pytest.raises(MachineError, match="free some space"):
+        Journal(tmp_path).note_answers("a", {"x": 1})

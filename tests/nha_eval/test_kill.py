@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import fakes
@@ -84,6 +85,29 @@ def test_runner_killed_at_random_moments(tmp_path, whole, seed):
     assert kept.items() <= cells(tmp_path).items(), "a finished cell was redone"
     check_equal(tmp_path, whole)
     assert ended(worker)
+
+
+@pytest.mark.parametrize("whom", ["runner", "worker"])
+def test_a_killed_cell_goes_on_at_the_next_document(tmp_path, whole, whom, monkeypatch):
+    log = tmp_path / "asked"
+    monkeypatch.setenv("FAKE_LOG", str(log))
+    moments, run = random.Random(7), tmp_path / "run"
+    for _ in range(3):
+        process = start(run, seconds="0.6")
+        time.sleep(moments.uniform(1.2, 2.4))
+        victim = process if whom == "runner" else worker_of(process)
+        if victim is not None:
+            victim.kill()
+        process.communicate(timeout=60)
+    process = start(run, seconds="0.1")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    check_equal(run, whole)
+    asked = Counter(log.read_text().splitlines())
+    assert len(asked) == 12 * fakes.DOCUMENTS
+    # What was on its way when the kill came is asked again, and nothing else.
+    assert sum(asked.values()) - len(asked) <= 3 * 2
+    assert not list((run / "answers").iterdir())
 
 
 def test_the_worker_does_not_outlive_its_runner(tmp_path):

@@ -1,5 +1,6 @@
 """HarnessLM gives what plain lm-eval gives, whatever is shared, padded, truncated or batched."""
 
+import json
 import random
 from types import SimpleNamespace
 
@@ -9,8 +10,10 @@ from tiny_lm import ask, loaded, make_model, make_tokenizer, plain, words
 from transformers import DynamicCache, GenerationConfig
 
 from models.presets import load
+from nha_eval.answers import Answers
 from nha_eval.generation import StopRule, decode, is_plain_greedy, takes_padding
 from nha_eval.lm import HarnessLM
+from nha_eval.prefix import Batches
 
 TOKENIZER = make_tokenizer()
 MODELS = {"full": make_model(), "sliding": make_model(window=24)}
@@ -219,6 +222,70 @@ def test_other_errors_are_not_retried(monkeypatch):
     with pytest.raises(RuntimeError, match="a bug"):
         make().generate_until(ask("generate_until", *prompts()))
     assert len(rows) == 1
+
+
+def asked_of(lm: HarnessLM):
+    """All kinds of requests, those that go lm-eval's own way among them."""
+    sampled = [(context, {**settings, "do_sample": True, "temperature": 0.7}) for context, settings in prompts()[:3]]
+    torch.manual_seed(0)
+    return (
+        lm.loglikelihood(ask("loglikelihood", *choices())),
+        lm.generate_until(ask("generate_until", *prompts())),
+        lm.loglikelihood_rolling(ask("loglikelihood_rolling", *[(words(n, n),) for n in (3, 40, 300, 9)])),
+        lm.generate_until(ask("generate_until", *sampled)),
+    )
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.7, 1.0])
+def test_answers_known_already_change_nothing_and_are_not_asked_again(monkeypatch, kept):
+    """Batch by batch as they came, through JSON, until an interruption: to the last bit what an unbroken run gives."""
+    told: list[dict] = []
+    lm = make(batch_size=3)
+    lm.answers = Answers(tell=told.append)
+    whole = asked_of(lm)
+    keys = [key for found in told for key in found]
+    assert len(keys) == len(set(keys)) and len(told) > 12
+    known = {key: value for found in told[: int(kept * len(told))] for key, value in found.items()}
+    rows, again = count_tokens(monkeypatch, MODELS["full"]), []
+    resumed = make(batch_size=3)
+    resumed.answers = Answers(json.loads(json.dumps(known)), again.append)
+    assert asked_of(resumed) == whole
+    assert again == told[int(kept * len(told)) :]
+    assert bool(rows) == (kept < 1)
+
+
+def test_batches_grow_back():
+    """Where memory holds 3 rows the tries grow rarer; where it holds all again, the size asked for comes back."""
+    tried, room = [], [3]
+
+    def work(rows):
+        tried.append(len(rows))
+        if len(rows) > room[0]:
+            raise MemoryError
+
+    batches = Batches(8)
+    batches.run(range(28), work)
+    assert tried == [8, 4, *[2] * 4, 4, *[2] * 8, 4, 2, 2]
+    room[0] = 100
+    tried.clear()
+    batches.run(range(200), work)
+    assert tried == [*[2] * 14, *[4] * 16, *[8] * 13, 4]
+
+
+def test_a_batch_of_its_own_choice_is_bounded_in_tokens(monkeypatch):
+    monkeypatch.setattr("nha_eval.lm.AUTO_TOKENS", {"cpu": 300, "cuda": 300})
+    pairs, asked = choices(), prompts()
+    expected = make().loglikelihood(ask("loglikelihood", *pairs)), make().generate_until(ask("generate_until", *asked))
+    shapes = []
+    forward = MODELS["full"].forward
+    monkeypatch.setattr(
+        MODELS["full"], "forward", lambda **inputs: shapes.append(inputs["input_ids"].shape) or forward(**inputs)
+    )
+    lm = make(batch_size="auto")
+    assert lm.generate_until(ask("generate_until", *asked)) == expected[1]
+    found = lm.loglikelihood(ask("loglikelihood", *pairs))
+    assert [s for s, _ in found] == pytest.approx([s for s, _ in expected[0]], abs=1e-5, rel=1e-6)
+    assert all(rows == 1 or rows * width <= 300 for rows, width in shapes) and max(rows for rows, _ in shapes) > 3
 
 
 def test_progress_counts_requests():

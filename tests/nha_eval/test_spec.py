@@ -63,7 +63,7 @@ def test_windows_that_are_none(window):
         ({"dtype": "f32"}, "`dtype` is 'f32': wanted is 'auto', 'float32'"),
         ({"model": "a", "models": "b"}, "both `models` and `model`"),
         ({"seed": -1}, "`seed` is -1"),
-        ({"batch": 2**31}, "`batch` is 2147483648: wanted is less than or equal to 2147483647"),
+        ({"batch": 2**31}, "`batch` is 2147483648: wanted is an integer from 1 to 2147483647, or auto"),
         ({"windows": [2**31]}, "window 2147483648: wanted are at most 2147483647 tokens"),
         ({"lengths": [10**400]}, "wanted is less than or equal to 2147483647"),
         ({"threads": 1025}, "`threads` is 1025: wanted is less than or equal to 1024"),
