@@ -1,4 +1,4 @@
-"""A fault campaign: evaluations that are killed, starved of disk, corrupted and run twice at once, and what becomes of them.
+"""A fault campaign: evaluations killed, starved of memory and disk, corrupted and run twice at once, and what becomes of them.
 
     python tests/faults/campaign.py --seed 0 --kills 100 --out results/runs/faults
 
@@ -56,8 +56,8 @@ class Campaign:
         shutil.rmtree(folder, ignore_errors=True)
         return folder
 
-    def start(self, folder: Path, models=MODELS, more=()) -> subprocess.Popen:
-        command = [sys.executable, "run_eval.py", "eval", *models, *GRID, "--out", str(folder), *more]
+    def start(self, folder: Path, models=MODELS, more=(), program=("run_eval.py",)) -> subprocess.Popen:
+        command = [sys.executable, *program, "eval", *models, *GRID, "--out", str(folder), *more]
         return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
     def run(self, folder: Path, models=MODELS) -> tuple[int, str]:
@@ -202,6 +202,34 @@ class Campaign:
         self.check(folder, table)
         self.note("checkpoint", flipped_exit=code)
 
+    def starve(self) -> None:
+        """Memory that runs out at random calls, in every cell: batches are halved, and nothing shows."""
+        for seed in range(3):
+            folder = self.fresh("starved")
+            process = self.start(folder, program=("tests/faults/starved.py", str(seed)))
+            said = process.communicate(timeout=LONGEST)[1]
+            if process.returncode:
+                raise Broken(f"short of memory, exit code {process.returncode}: {said[-300:]}")
+            self.check(folder)
+            self.note("out of memory", seed=seed)
+
+    def kill_actor(self) -> None:
+        """SIGKILL to a Ray actor at work: another takes its cell, in the same run."""
+        folder = self.fresh("ray")
+        process = self.start(folder, more=("--executor", "ray", "--workers", "2"))
+        victim = None
+        while process.poll() is None and (victim is None or not self.answered(folder)):
+            victim = victim or next(iter(actors_of(process.pid)), None)
+            time.sleep(0.05)
+        if victim is None or process.poll() is not None:
+            raise Broken(f"no Ray actor was at work: {process.communicate()[1][-300:]}")
+        victim.kill()
+        said = process.communicate(timeout=LONGEST)[1]
+        if process.returncode:
+            raise Broken(f"after a Ray actor's death, exit code {process.returncode}: {said[-300:]}")
+        self.check(folder)
+        self.note("Ray actor killed")
+
     def twice(self) -> None:
         """A second run in the folder of one that goes on is turned away."""
         folder = self.fresh("twice")
@@ -247,6 +275,17 @@ class Campaign:
         finally:
             subprocess.run(["umount", "-l", str(folder)], check=False)
         self.note("full disk")
+
+
+def actors_of(pid: int) -> list[psutil.Process]:
+    """The Ray actors that a run of this process has started."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "".join(child.cmdline()).startswith("ray::Host"):
+                    found.append(child)
+    return found
 
 
 def damage(path: Path, way: str, draw: random.Random) -> None:
