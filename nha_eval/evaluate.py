@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from nha_eval.fetching import hub_needs
 from nha_eval.given_data import look_over
 from nha_eval.paths import user_path
 from nha_eval.plan import ModelInfo, chosen_tasks, expand
-from nha_eval.runner import Run, share_out
+from nha_eval.runner import Run
+from nha_eval.sharing import share_out
 from nha_eval.spec import Spec
 
 
@@ -65,9 +67,13 @@ def prepare(
             print(printable(note, 400), file=sys.stderr)
     threads = spec.threads or physical_cores()
     path = user_path(spec.out, "--out") if spec.out else store.RUNS / (file_name(name or "") or run_name(spec, models))
+    part = None
     if spec.share:
         number, count = (int(part) for part in spec.share.split("/"))
-        cells = [cell for part in share_out(cells, count)[number - 1 :: count] for cell in part]
+        mine = share_out(cells, count)[number - 1 :: count]
+        cells = [cell for portion in mine for cell in portion.cells]
+        if mine[0].of > 1:
+            part = replace(mine[0], cells=[cell for cell in cells if cell.kind == "score"])
         path = path / store.SHARES / f"{number}-of-{count}"
     if spec.data:
         # Read by whoever fetches or looks something up in the cache, here and in workers.
@@ -80,7 +86,7 @@ def prepare(
         executor = make_executor(spec, variables, threads)
     needs = {info.label: info.needs for info in models}
     needs |= {task.name: (*task.needs, *hub_needs(task, given)) for task in known}
-    return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs)
+    return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs, part=part)
 
 
 def make_executor(spec: Spec, variables: dict[str, str], threads: int) -> Any:

@@ -124,10 +124,12 @@ class HarnessLM(HFLM):
         """What lm-eval's own generation gives, of those not answered before."""
         keys = [key_of("generate_until", *request.args) for request in requests]
         left = [request for request, key in zip(requests, keys, strict=True) if key not in self.answers.known]
+        # Its batches are its own, and so not dealt out.
+        left = [] if self.answers.part[0] else left
         texts = super().generate_until(left, disable_tqdm=True) if left else []
         self.answers.note(dict(zip((key_of("generate_until", *request.args) for request in left), texts, strict=True)))
         self._advance(len(requests))
-        return [self.answers.known[key] for key in keys]
+        return [self.answers.known.get(key, "") for key in keys]
 
     @torch.no_grad()
     def _loglikelihood_tokens(
@@ -258,7 +260,7 @@ class HarnessLM(HFLM):
             batches = Batches(budget, lambda row: len(sequences[row]), done)
         else:
             batches = Batches(size or self.batch_size, done=done)
-        walk(self.model, tree, sequences, batches, run_rows)
+        walk(self.model, tree, sequences, batches, run_rows, self.answers.part, self.answers.turns)
 
     def _note_truncation(self, length: int, room: int) -> None:
         if length <= room:

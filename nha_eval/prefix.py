@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -125,13 +126,16 @@ class Batches:
         self._cost = width or (lambda row: 1)
         self._calm, self._patience, self._grew = 0, self.PATIENCE, False
 
-    def run(self, rows: Sequence[int], work: Callable[[list[int]], None]) -> None:
-        """Call `work` on successive slices of `rows`, longest first; `work` keeps nothing of a slice unless it returns."""
-        start = 0
+    def run(self, rows: Sequence[int], work: Callable[[list[int]], None], mine: Callable[[], bool] = lambda: True) -> None:
+        """Call `work` on successive slices of `rows`, longest first, where `mine` says so, which is asked once a slice; `work`
+        keeps nothing of a slice unless it returns."""
+        start, asked, turn = 0, -1, False
         while start < len(rows):
+            if asked < start:
+                asked, turn = start, mine()
             cost = self._cost(rows[start])
             batch = rows[start : start + max(1, self.size // cost)]
-            left = [row for row in batch if row not in self.done]
+            left = [row for row in batch if row not in self.done] if turn else []
             try:
                 if left:
                     work(left)
@@ -158,18 +162,27 @@ def walk(
     sequences: Sequence[Sequence[int]],
     batches: Batches,
     run_rows: Callable[[list[int], int, Any], None],
+    part: tuple[int, int] = (0, 1),
+    turns: Iterator[int] | None = None,
 ) -> None:
     """Run the shared stretches of the tree and call `run_rows(rows, length, cache)` for each batch of rows.
 
     `cache` holds the `length` tokens that the rows share, as a batch of len(rows), for `run_rows` to change as it
     likes; None at length 0. Memory: the caches of the nodes on the way down (seldom more than three), and one batch.
+    `part` (i, n): batches, and nodes with all below them, are dealt out in `turns`, and every nth from the ith on is run; a
+    node with more than half of what would be a part is gone into by all.
     """
+    number, count = part
+    small = sum(1 for _ in root.all_rows()) / (2 * count)
 
-    def visit(node: Node, cache: Any) -> None:
+    def visit(node: Node, cache: Any, whole: bool, turns: Iterator[int]) -> None:
+        mine = (lambda: True) if whole else (lambda: next(turns) % count == number)
         if node.rows:
-            batches.run(node.rows, lambda rows: run_rows(rows, node.length, _expanded(cache, len(rows))))
+            batches.run(node.rows, lambda rows: run_rows(rows, node.length, _expanded(cache, len(rows))), mine)
         for child in node.children:
-            if all(row in batches.done for row in child.all_rows()):
+            own = whole or sum(1 for _ in child.all_rows()) <= small
+            # Asked of nodes that are done, too: whose turn it is must not depend on that.
+            if (own and not mine()) or all(row in batches.done for row in child.all_rows()):
                 continue
             tokens = sequences[child.any_row()][node.length : child.length]
             out = model(
@@ -178,9 +191,9 @@ def walk(
                 use_cache=True,
                 logits_to_keep=1,
             )
-            visit(child, getattr(out, CACHE_NAME))
+            visit(child, getattr(out, CACHE_NAME), own, itertools.count())
 
-    visit(root, None)
+    visit(root, None, count == 1, turns or itertools.count())
 
 
 def _expanded(cache: Any, rows: int) -> Any:

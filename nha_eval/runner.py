@@ -13,9 +13,10 @@ import contextlib
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ from nha_eval.fetching import fetch_all
 from nha_eval.journal import FINAL
 from nha_eval.plan import Cell
 from nha_eval.progress import Display, duration
+from nha_eval.sharing import Portion, share_out
 from nha_eval.store import RunFolder
 
 LOAD_ATTEMPTS = 3  # workers in a row that may die while loading a model
@@ -55,6 +57,7 @@ class Run:
     needs: dict[str, tuple[str, ...]] = field(default_factory=dict)  # model or task -> assets to be fetched first
     fetch: Callable[[list[str]], dict[str, str]] = fetch_all  # gives back what cannot be had, with reasons
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    part: Portion | None = None  # of a run's share: these documents are answered, and no cell is finished
     missing: dict[tuple[str, int | None], str] = field(default_factory=dict)  # (task, length) -> why its data is not there
     refused: dict[str, str] = field(default_factory=dict)  # model -> why it could not be had
 
@@ -88,7 +91,8 @@ class Run:
                         self.shown.say(f"{self.path}: {len(self.records)} of {len(self.cells)} cells are done already")
                     self._run_all(todo)
                     self._write_tables()
-                    self._refresh_report(force=True)
+                    if self.part is None:
+                        self._refresh_report(force=True)
             else:
                 with self.display(self.cells, self.records) as self.shown:
                     self._write_tables()
@@ -110,6 +114,10 @@ class Run:
 
     def _run_all(self, cells: list[Cell]) -> None:
         """Work through the cells, several models or parts of a model's at a time where the executor has room for it."""
+        if self.part is not None:
+            done = set(self.records)
+            self._answer(replace(self.part, cells=[cell for cell in self.part.cells if cell.id not in done]))
+            return
         room = self.executor.room
         if room > 1:
             timed = [cell for cell in cells if cell.kind == "cost"]
@@ -118,12 +126,25 @@ class Run:
             timed, scored = cells, []
         for _, group in groupby(timed, key=lambda cell: cell.model):
             self._run_model(list(group))
-        shares = share_out(scored, room)
-        if not shares:
+        portions = share_out(scored, room)
+        left = Counter(portion.share for portion in portions)
+
+        def run(portion: Portion) -> None:
+            try:
+                if portion.of > 1:
+                    self._answer(portion)
+            finally:
+                with self._turn:
+                    left[portion.share] -= 1
+                    last = not left[portion.share]
+            if last:
+                self._run_model(portion.cells)
+
+        if not portions:
             return
         with ThreadPoolExecutor(room) as pool:
             try:
-                for done in as_completed([pool.submit(self._run_model, share) for share in shares]):
+                for done in as_completed([pool.submit(run, portion) for portion in portions]):
                     done.result()
             except BaseException:
                 self._stopping = True
@@ -136,6 +157,24 @@ class Run:
             return
         with contextlib.suppress(_Stopped):
             self._work_through(cells)
+
+    def _answer(self, portion: Portion) -> None:
+        """Answer one worker's part of the portion's documents, into the journal. What goes wrong is met again, and told, where
+        the cells are run whole."""
+        cells = [cell for cell in portion.cells if (cell.task, cell.length) not in self.missing]
+        if self._stopping or not cells or cells[0].model in self.refused:
+            return
+        with contextlib.suppress(_Stopped), self._worker() as worker:
+            if self._load(worker, cells[0])["event"] != "ready":
+                return
+            for cell in cells:
+                with self._turn:
+                    self.shown.begin(cell)
+                    known = self.folder.journal.read_answers(cell.id)
+                part = [portion.part, portion.of]
+                worker.send({"do": "cell", "cell": cell.as_dict(), "answers": known, "part": part})
+                if self._wait(worker, may_draw=True)["event"] == "died":
+                    return
 
     def _work_through(self, cells: list[Cell]) -> None:
         waiting = self._without_missing(cells)
@@ -242,7 +281,8 @@ class Run:
             self._refresh_report()
         with self._turn:
             self.shown.begin(cell)
-        known = {} if timed else {"answers": self.folder.journal.read_answers(cell.id)}
+        with self._turn:
+            known = {} if timed else {"answers": self.folder.journal.read_answers(cell.id)}
         worker.send({"do": "cell", "cell": cell.as_dict(), **known})
         started = time.monotonic()
         event = self._wait(worker, may_draw=not timed)
@@ -283,7 +323,8 @@ class Run:
             if event is None or event["event"] == "progress":
                 continue
             if event["event"] == "answers":
-                self.folder.journal.note_answers(event["cell"], event["answers"])
+                with self._turn:
+                    self.folder.journal.note_answers(event["cell"], event["answers"])
                 continue
             if event["event"] == "machine":
                 raise MachineError(
@@ -342,6 +383,10 @@ class Run:
                 by_status.setdefault(self.records[cell.id]["status"], []).append(cell)
         if self.refused and not self.records:
             raise UserError("; ".join(f"model {model} cannot be had: {reason}" for model, reason in self.refused.items()))
+        if self.part is not None:
+            share = f"part {self.part.part + 1} of {self.part.of} of the documents of {len(self.part.cells)} cells"
+            self.shown.say(f"{self.path}: {share} is answered; the run without --share takes the scores")
+            return DONE
         counts = ", ".join(f"{len(cells)} {status}" for status, cells in by_status.items())
         again = f"{done} done now in {duration(seconds)}" if done else "nothing was left to do"
         self.shown.say(f"{self.path}: {counts or 'no cells'} ({again}); report: {self.path / 'report.html'}")
@@ -363,21 +408,6 @@ class Run:
             )
             return DATA_MISSING
         return DONE
-
-
-def share_out(cells: list[Cell], room: int) -> list[list[Cell]]:
-    """Lists of cells, each of one model, for `room` workers at a time: a model's are shared among as many workers as there is
-    room for it, those of one task and length together, since they read the same documents."""
-    models = [list(group) for _, group in groupby(cells, key=lambda cell: cell.model)]
-    shares = []
-    for own in models:
-        together = [list(group) for _, group in groupby(own, key=lambda cell: (cell.task, cell.length))]
-        count = max(1, min(len(together), math.ceil(room / len(models))))
-        parts: list[list[Cell]] = [[] for _ in range(count)]
-        for group in together:
-            min(parts, key=len).extend(group)
-        shares += [part for part in parts if part]
-    return shares
 
 
 def _write_report(path: Path) -> None:

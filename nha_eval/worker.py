@@ -125,7 +125,7 @@ def work(
                 model = open_model(request)
                 send({"event": "ready", **model.describe()})
             else:
-                send(_work_cell(model, request["cell"], request.get("answers"), send))
+                send(_work_cell(model, request["cell"], request.get("answers"), request.get("part"), send))
         except BaseException as problem:
             if isinstance(problem, SystemExit):
                 raise
@@ -147,7 +147,11 @@ def work(
 
 
 def _work_cell(
-    model: Any, cell: dict[str, Any], known: dict[str, Any] | None, send: Callable[[dict[str, Any]], None]
+    model: Any,
+    cell: dict[str, Any],
+    known: dict[str, Any] | None,
+    part: list[int] | None,
+    send: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     started = time.monotonic()
     last = [0.0]
@@ -165,7 +169,8 @@ def _work_cell(
         if cell["kind"] == "cost":
             result["rows"] = [model.cost(cell, on_progress)]
         else:
-            answers = Answers(known, lambda found: send({"event": "answers", "cell": cell["id"], "answers": found}))
+            tell = lambda found: send({"event": "answers", "cell": cell["id"], "answers": found})  # noqa: E731
+            answers = Answers(known, tell, tuple(part or (0, 1)))
             result["rows"], result["samples"] = model.score(cell, on_progress, answers)
         if not result["rows"]:
             raise RuntimeError("the measurement gave no figures")

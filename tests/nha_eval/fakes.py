@@ -82,7 +82,8 @@ class FakeModel:
     def score(self, cell: dict, on_progress, answers) -> tuple[list[dict], list[dict]]:
         calamity(cell["task"])
         for document in range(DOCUMENTS):
-            if str(document) in answers.known:
+            number, count = answers.part
+            if str(document) in answers.known or document % count != number:
                 continue
             time.sleep(float(os.environ.get("FAKE_SECONDS", "0")) / DOCUMENTS)
             if log := os.environ.get("FAKE_LOG"):
@@ -99,7 +100,7 @@ class FakeModel:
             {**common, "metric": "contains", "value": value, "stderr": value / 10},
             {**common, "metric": "perplexity", "value": float("inf"), "stderr": None},
         ]
-        return rows, [{"doc_id": index, "correct": answers.known[str(index)] % 2} for index in range(DOCUMENTS)]
+        return rows, [{"doc_id": index, "correct": answers.known.get(str(index), 0) % 2} for index in range(DOCUMENTS)]
 
     def cost(self, cell: dict, on_progress) -> dict:
         return {

@@ -254,6 +254,28 @@ def test_answers_known_already_change_nothing_and_are_not_asked_again(monkeypatc
     assert bool(rows) == (kept < 1)
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_parts_are_answered_once_and_come_together_to_the_last_bit(count):
+    told: list[dict] = []
+    lm = make(batch_size=2)
+    lm.answers = Answers(tell=told.append)
+    whole = asked_of(lm)
+    known, sizes = {}, []
+    for number in range(count):
+        part: list[dict] = []
+        lm.answers = Answers(tell=part.append, part=(number, count))
+        asked_of(lm)
+        found = {key: value for batch in part for key, value in batch.items()}
+        assert not found.keys() & known.keys()
+        assert all(batch in told for batch in part)
+        known |= found
+        sizes.append(len(found))
+    assert known.keys() == {key for found in told for key in found}
+    assert max(sizes) < 0.75 * len(known)
+    lm.answers = Answers(known, lambda found: pytest.fail("asked again"))
+    assert asked_of(lm) == whole
+
+
 def test_batches_grow_back():
     """Where memory holds 3 rows the tries grow rarer; where it holds all again, the size asked for comes back."""
     tried, room = [], [3]

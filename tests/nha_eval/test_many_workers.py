@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import fakes
@@ -17,7 +18,7 @@ from nha_eval.errors import MachineError, UserError
 from nha_eval.evaluate import make_executor
 from nha_eval.executors import LocalExecutor
 from nha_eval.ray_executor import RayExecutor
-from nha_eval.runner import share_out
+from nha_eval.sharing import share_out
 from nha_eval.spec import Spec
 
 
@@ -108,17 +109,68 @@ def test_a_lost_worker_is_replaced(tmp_path):
 def test_sharing_out():
     cell = lambda model, task, window: SimpleNamespace(model=model, task=task, length=None, window=window)  # noqa: E731
     cells = [cell(model, task, window) for model in "ab" for task in "xyz" for window in (1, 2)]
-    assert [len(share) for share in share_out(cells, 1)] == [6, 6]
-    assert sorted(len(share) for share in share_out(cells, 4)) == [2, 2, 4, 4]
+    assert [len(portion.cells) for portion in share_out(cells, 1)] == [6, 6]
+    assert sorted(len(portion.cells) for portion in share_out(cells, 4)) == [2, 2, 4, 4]
     for room in (1, 2, 3, 4, 9):
-        shares = share_out(cells, room)
-        assert sorted(id(c) for share in shares for c in share) == sorted(map(id, cells))
-        assert all(len({c.model for c in share}) == 1 for share in shares)
+        portions = share_out(cells, room)
+        shares = {portion.share: portion.cells for portion in portions}
+        assert sorted(id(c) for share in shares.values() for c in share) == sorted(map(id, cells))
+        assert all(len({c.model for c in share}) == 1 for share in shares.values())
         where = {}
-        for i, share in enumerate(shares):
+        for i, share in shares.items():
             for c in share:
                 assert where.setdefault((c.model, c.task), i) == i
     assert share_out([], 3) == []
+
+
+def test_more_workers_than_shares_answer_parts():
+    cells = [SimpleNamespace(model="a", task=task, length=None) for task in "xy"]
+    portions = share_out(cells, 5)
+    assert [(portion.share, portion.part, portion.of) for portion in portions] == [
+        *((0, part, 3) for part in range(3)),
+        *((1, part, 2) for part in range(2)),
+    ]
+
+
+@pytest.mark.parametrize("kills", [0, 2])
+def test_several_workers_answer_one_cells_documents(tmp_path, monkeypatch, kills):
+    """One task and window, three workers: each document is asked once, and the score is that of one worker."""
+    log = tmp_path / "asked"
+    monkeypatch.setenv("FAKE_LOG", str(log))
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    changes = {"models": ["base"], "windows": [16]}
+    fakes.make_run(tmp_path / "one", changes, tasks=("timing",)).go()
+    log.unlink()
+    run = fakes.make_run(tmp_path / "three", changes, tasks=("timing",))
+    run.executor, started = wide(run.executor, 3), []
+    start = run.executor.start
+
+    def starting():
+        started.append(start())
+        if len(started) <= kills:
+            threading.Timer(1.0, started[-1].kill).start()
+        return started[-1]
+
+    run.executor.start = starting
+    assert run.go() == 0
+    assert tables(tmp_path / "three") == tables(tmp_path / "one")
+    asked = Counter(log.read_text().split("\n")[:-1])
+    assert len(asked) == fakes.DOCUMENTS and sum(asked.values()) - len(asked) <= kills
+    assert len(started) == 4
+
+
+def test_shares_of_one_cell_are_gathered(tmp_path, monkeypatch):
+    log = tmp_path / "asked"
+    monkeypatch.setenv("FAKE_LOG", str(log))
+    changes = {"models": ["base"], "windows": [16]}
+    fakes.make_run(tmp_path / "one", changes, tasks=("timing",)).go()
+    log.unlink()
+    for number in (2, 1):
+        assert fakes.make_run(tmp_path / "two", {**changes, "share": f"{number}/2"}, tasks=("timing",)).go() == 0
+    assert len(log.read_text().splitlines()) == fakes.DOCUMENTS
+    assert fakes.make_run(tmp_path / "two", changes, tasks=("timing",)).go() == 0
+    assert len(log.read_text().splitlines()) == fakes.DOCUMENTS
+    assert tables(tmp_path / "two") == tables(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
