@@ -91,6 +91,7 @@ class Run:
                     self._refresh_report(force=True)
             else:
                 with self.display(self.cells, self.records) as self.shown:
+                    environment.record_planned(self.path, len(self.cells))
                     self._write_tables()
                     if folder.tables_newer_than_report():
                         self._refresh_report(force=True)
@@ -173,7 +174,7 @@ class Run:
         """The cells whose data is not known to be missing; the others get that as their result."""
         there = []
         for cell in cells:
-            reason = self.missing.get((cell.task, cell.length)) if cell.kind == "score" else None
+            reason = self.missing.get((cell.task, cell.length)) if cell.kind != "cost" else None
             if reason is None:
                 there.append(cell)
             else:
