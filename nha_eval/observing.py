@@ -49,6 +49,8 @@ def sampled_prompts(tasks: dict[str, Any], limit: int | None) -> list[str]:
     """The first prompt on each of the first PROMPTS contexts, of lm-eval tasks in turn; `limit`: documents that are asked."""
     prompts: dict[Any, str] = {}
     for name, task in tasks.items():
+        if len(prompts) == PROMPTS:
+            break
         task.build_all_requests(limit=min(limit or DOCUMENTS, DOCUMENTS), rank=0, world_size=1)
         for instance in task.instances:
             context = source_document(instance.doc)
