@@ -11,7 +11,7 @@ import math
 import pandas as pd
 
 from nha_eval.plots._frames import Frames, clean_text, window_order
-from nha_eval.plots._settings import setting_label, settings_of
+from nha_eval.plots._settings import Setting, setting_label, settings_of
 from nha_eval.plots._shares import by_layer, by_position, share_rows
 from nha_eval.stats import score_interval
 
@@ -66,18 +66,21 @@ def _windows(answers: list[Answer]) -> list[str]:
     return sorted(there, key=window_order)
 
 
-def _settings(answers: list[Answer]) -> list[tuple[str, str]]:
-    return settings_of(pd.DataFrame([(answer.model, answer.window) for answer in answers], columns=["model", "window"]))
+def _by_setting(answers: list[Answer]) -> dict[Setting, list[Answer]]:
+    """Each setting's, models in order of appearance, windows ascending."""
+    found: dict[Setting, list[Answer]] = {}
+    for answer in answers:
+        found.setdefault((answer.model, answer.window), []).append(answer)
+    return {setting: found[setting] for setting in settings_of(pd.DataFrame(list(found), columns=["model", "window"]))}
 
 
 def _inside_table(suite: str, answers: list[Answer]) -> Table | None:
-    known = [answer for answer in answers if answer.distance is not None]
+    known = _by_setting([answer for answer in answers if answer.distance is not None])
     rows = []
     for window in _windows(answers):
         # Those of this window, then those without one of any width.
-        settings = [s for s in _settings(known) if s[1] == window] + [s for s in _settings(known) if not s[1].isdecimal()]
-        for setting in settings:
-            own = [answer for answer in known if (answer.model, answer.window) == setting]
+        for setting in [s for s in known if s[1] == window] + [s for s in known if not s[1].isdecimal()]:
+            own = known[setting]
             inside = [answer for answer in own if answer.distance < int(window)]
             beyond = [answer for answer in own if answer.distance >= int(window)]
             rows.append([window, setting_label(setting, 60), *_figures(inside), *_figures(beyond)])
@@ -100,11 +103,10 @@ def _depth_table(suite: str, answers: list[Answer]) -> Table | None:
     if not known:
         return None
     rows, sizes = [], []
-    for setting in _settings(known):
+    for setting, own in _by_setting(known).items():
         fifths: list[list[Answer]] = [[] for _ in range(FIFTHS)]
-        for answer in known:
-            if (answer.model, answer.window) == setting:
-                fifths[min(FIFTHS - 1, int(answer.depth * FIFTHS))].append(answer)
+        for answer in own:
+            fifths[min(FIFTHS - 1, int(answer.depth * FIFTHS))].append(answer)
         told = [_figures(part) for part in fifths]
         rows.append([setting_label(setting, 60), *(f"{value} ({bounds})" if n != "0" else value for value, bounds, n in told)])
         sizes.append([len(part) for part in fifths])
