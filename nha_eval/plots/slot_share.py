@@ -19,8 +19,8 @@ TITLE = "Attention on the slots"
 ALT = "The share of the softmax on the slots against the layer and against the position, a line a model and window."
 CAPTION = (
     "The share of the softmax that goes to the slots, the rest going to the window. Left: a layer's mean over its query "
-    "heads, bars from the head with the least to the one with the most. Right: the mean over layers and heads, by the query's "
-    "position. Queries before the slots hold anything are not counted."
+    "heads, in a band from the head with the least to the one with the most. Right: the mean over layers and heads, by the "
+    "query's position. Queries before the slots hold anything are not counted."
 )
 TABLES = ("scores", "costs", "telemetry")
 
@@ -51,25 +51,20 @@ def draw(
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, column: str, code: Code) -> None:
-    settings = settings_of(rows)
-    for place, (model, window) in enumerate(settings):
+    for model, window in settings_of(rows):
         own = rows[(rows["model"] == model) & (rows["window"] == window)].sort_values(column)
-        x, y = own[column].to_numpy(), own["share"].to_numpy()
-        bars = None
-        if "low" in own:
-            # A small step aside for each setting keeps the bars apart.
-            x = x + 0.12 * (place - (len(settings) - 1) / 2)
-            bars = [y - own["low"].to_numpy(), own["high"].to_numpy() - y]
-        axes.errorbar(
-            *(x, y, bars),
-            color=code.colour(model),
+        colour = code.colour(model)
+        axes.plot(
+            *(own[column], own["share"]),
+            color=colour,
             linestyle=code.line(model),
             marker=code.marker(window),
-            markersize=5,
-            elinewidth=0.8,
+            markersize=4,
             linewidth=1.2,
             label=f"{model}|{window}",
         )
+        if "low" in own:
+            axes.fill_between(own[column], own["low"], own["high"], color=colour, alpha=0.1, linewidth=0)
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_locator(MultipleLocator(0.2))
     axes.set_ylabel("share on the slots")

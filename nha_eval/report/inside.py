@@ -16,7 +16,7 @@ from nha_eval.plots._shares import by_layer, by_position, share_rows
 from nha_eval.stats import score_interval
 
 from .answers import Answer
-from .tables import MISSING, NOT_RUN, Table, count, interval, score
+from .tables import MISSING, Table, count, interval, score
 
 INSIDE = (
     "An answer is inside the window where fewer tokens than the window come after the answer's first one in the prompt, in "
@@ -138,5 +138,5 @@ def _share_table(title: str, what: str, found: pd.DataFrame, lines: dict[float, 
     if found.empty:
         return None
     settings = settings_of(found)
-    rows = [[label, *(cells.get((key, *setting), NOT_RUN) for setting in settings)] for key, label in lines.items()]
+    rows = [[label, *(cells.get((key, *setting), MISSING) for setting in settings)] for key, label in lines.items()]
     return Table(title, [what, *(setting_label(setting, 40) for setting in settings)], rows)

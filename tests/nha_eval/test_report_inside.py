@@ -109,11 +109,12 @@ def test_shares_are_pooled_by_queries():
 def test_the_picture_draws_what_the_tables_say():
     frames = make_frames(pd.DataFrame(full_scores()), pd.DataFrame(full_costs()), pd.DataFrame(full_telemetry()))
     left, right = figure("slot-share", frames).axes
-    (by_layers,) = left.containers
-    line, _, (bars,) = by_layers
+    (line,) = left.get_lines()
     assert line.get_ydata().tolist() == pytest.approx([0.4, 0.4]) and line.get_xdata().tolist() == [0, 1]
-    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [pytest.approx([0.2, 0.6]), pytest.approx([0.3, 0.5])]
-    line = right.containers[0][0]
+    (band,) = left.collections
+    corners = {(round(x, 9), round(y, 9)) for x, y in band.get_paths()[0].vertices}
+    assert corners == {(0, 0.2), (0, 0.6), (1, 0.3), (1, 0.5)}
+    (line,) = right.get_lines()
     assert np.allclose([line.get_xdata(), line.get_ydata()], [[64, 128], [0.4, 0.8]])
     with pytest.raises(NothingToDraw, match="eval --telemetry"):
         figure("slot-share", make_frames(pd.DataFrame(full_scores())))
