@@ -149,6 +149,13 @@ def record(run: Path, settings: dict[str, Any], cells_planned: int) -> None:
     _write(run, content)
 
 
+def record_planned(run: Path, cells_planned: int) -> None:
+    """Correct how many cells the run wants, where it is taken up with telemetry turned on or off and nothing is left to do."""
+    content = _read(run)
+    if content and content.get("cells_planned") != cells_planned:
+        _write(run, {**content, "cells_planned": cells_planned})
+
+
 def record_device(run: Path, model: str, ready: dict[str, Any]) -> None:
     """Add what the worker says of a model and of the device it runs on."""
     content = _read(run)

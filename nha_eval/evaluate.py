@@ -65,6 +65,11 @@ def prepare(
             windows = ", ".join(dict.fromkeys(map(str, asked)))
             note = f"note: {info.label} has no window; {windows} is not applied to it: it is run once, at window none"
             print(printable(note, 400), file=sys.stderr)
+    if spec.telemetry and not any(cell.kind == "telemetry" for cell in cells):
+        raise UserError(
+            "telemetry: nothing that is asked for has both a task and a window below full, where slots take part: add --suite, "
+            "and --window such as 64; or leave --telemetry out"
+        )
     threads = spec.threads or physical_cores()
     path = user_path(spec.out, "--out") if spec.out else store.RUNS / (file_name(name or "") or run_name(spec, models))
     part = None

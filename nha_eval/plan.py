@@ -4,7 +4,8 @@ A cell is the smallest thing that is measured and stored: one task at one window
 ends in a hash of all that determines its result (weights, window, task and its version, length, limit, contexts, seed,
 dtype, batch, device), so that a cell is never taken for another. Order: model by model, as a worker holds one model;
 its costs first, while the process has loaded nothing but the model (peak memory is the process's), short lengths before
-long; then task by task with the windows inside, so that each curve is whole early.
+long; then task by task with the windows inside, so that each curve is whole early; telemetry last, in cells of its own, so
+that turning it on or off leaves every score where it is.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ class Cell:
     """One measurement. Fields that do not apply to its kind are None."""
 
     id: str
-    kind: str  # score | cost
+    kind: str  # score | cost | telemetry
     model: str  # label
     model_name: str  # as loaded
     window: Window
@@ -67,7 +68,7 @@ class Cell:
     def what(self) -> str:
         """The cell in a few words, for people."""
         window = {"full": "full window", "none": "", "own": "its own windows"}.get(str(self.window), f"window {self.window}")
-        thing = self.task if self.kind == "score" else self.phase
+        thing = {"cost": self.phase, "telemetry": f"telemetry of {self.task}"}.get(self.kind, self.task)
         length = f"at {self.length}" if self.length else ""
         return " ".join(part for part in (self.model, window, thing, length) if part)
 
@@ -83,7 +84,8 @@ def _cell(info: ModelInfo, **fields: Any) -> Cell:
     if fields.get("data"):
         determines["data"] = [(name, digest) for name, _, digest in fields["data"]]
     digest = hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:10]
-    readable = [info.label, fields["window"], fields.get("task") or fields["phase"], fields.get("length")]
+    kind = "telemetry" if fields["kind"] == "telemetry" else None
+    readable = [info.label, fields["window"], fields.get("task") or fields["phase"], fields.get("length"), kind]
     slug = "--".join(re.sub(r"[^A-Za-z0-9._-]+", "-", str(part))[:60] for part in readable if part is not None)
     # Not hidden, and not to be taken for an option.
     return Cell(id=f"{slug.lstrip('.-')}--{digest}", **fields)
@@ -131,6 +133,7 @@ def expand(
                 }
                 fields = {"phase": phase, "length": length, "batch": spec.costs.batch, **options}
                 _add(cells, _cell(info, kind="cost", window=window, **fields, **common))
+        observed = []
         for task, own in chosen:
             for length in _task_lengths(spec, info, task, own):
                 for window in windows:
@@ -146,7 +149,13 @@ def expand(
                     }
                     if found := of_task(task, given or {}):
                         fields["data"] = tuple((data.name, data.path, data.digest) for data in found)
-                    _add(cells, _cell(info, kind="score", window=window, batch=spec.batch, **fields, **common))
+                    fields |= {"window": window, "batch": spec.batch}
+                    _add(cells, _cell(info, kind="score", **fields, **common))
+                    # Without a window, or at a full one, there are no slots to share with.
+                    if spec.telemetry and window not in ("none", "full"):
+                        observed.append(_cell(info, kind="telemetry", **fields, **common))
+        for cell in observed:
+            _add(cells, cell)
     unique = {cell.id: cell for cell in cells}
     if not unique:
         raise UserError("nothing to do: the spec has neither suites nor costs; add `suites` (--suite) or `costs`")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from nha_eval import telemetry
 from nha_eval.errors import printable
 from nha_eval.plan import Cell
 
@@ -139,6 +140,8 @@ def headline(cell: Cell, record: dict[str, Any]) -> str:
     """The cell's main figure, or why there is none."""
     if record["status"] != "ok":
         return f"{record['status']}: {record['reason']}"
+    if cell.kind == "telemetry":
+        return telemetry.headline(record)
     row = record["rows"][0]
     if cell.kind == "score":
         spread = f" ± {row['stderr']:.3f}" if isinstance(row.get("stderr"), float) else ""

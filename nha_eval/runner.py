@@ -95,6 +95,7 @@ class Run:
                         self._refresh_report(force=True)
             else:
                 with self.display(self.cells, self.records) as self.shown:
+                    environment.record_planned(self.path, len(self.cells))
                     self._write_tables()
                     if folder.tables_newer_than_report():
                         self._refresh_report(force=True)
@@ -161,7 +162,8 @@ class Run:
     def _answer(self, portion: Portion) -> None:
         """Answer one worker's part of the portion's documents, into the journal. What goes wrong is met again, and told, where
         the cells are run whole."""
-        cells = [cell for cell in portion.cells if (cell.task, cell.length) not in self.missing]
+        scored = [cell for cell in portion.cells if cell.kind == "score"]
+        cells = [cell for cell in scored if (cell.task, cell.length) not in self.missing]
         if self._stopping or not cells or cells[0].model in self.refused:
             return
         with contextlib.suppress(_Stopped), self._worker() as worker:
@@ -212,7 +214,7 @@ class Run:
         """The cells whose data is not known to be missing; the others get that as their result."""
         there = []
         for cell in cells:
-            reason = self.missing.get((cell.task, cell.length)) if cell.kind == "score" else None
+            reason = self.missing.get((cell.task, cell.length)) if cell.kind != "cost" else None
             if reason is None:
                 there.append(cell)
             else:

@@ -30,6 +30,7 @@ from lm_eval.api.metrics import bits_per_byte, weighted_perplexity
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
 from nha_eval.building import build
+from nha_eval.placing import answer_place
 from nha_eval.stats import bootstrap_stderr, clustered_stderr, score_interval
 from nha_eval.truncation import fate, shares
 from tasks.protocols import protocol_name
@@ -89,29 +90,17 @@ def score_task(
     Raises UserError for an unknown task, ValueError for data that does not fit and AssetUnavailable for data that cannot be
     had.
     """
-    random.seed(DEFAULT_RANDOM_SEED)
-    np.random.seed(DEFAULT_OTHER_SEED)
-    torch.manual_seed(DEFAULT_OTHER_SEED)
-    metadata = {
-        **{"seed": seed, "lengths": None if length is None else [length], "contexts": contexts},
-        **{"truncation": truncation, "tokenizer": tokenizer},
-    }
-    given = {key: value for key, value in metadata.items() if value is not None}
-    with _without_noise():
-        loaded = build(task_name, given, data=data, tokenizer=getattr(lm, "tokenizer", None))
-    for task in loaded["tasks"].values():
-        if task.get_config("num_fewshot") is None:
-            task.set_config(key="num_fewshot", value=0)
-        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
-
+    settings = {"length": length, "seed": seed, "contexts": contexts, "truncation": truncation, "tokenizer": tokenizer}
+    loaded = task_at_hand(lm, task_name, **settings, data=data)
     truncated = getattr(lm, "truncated", 0)
     kept = getattr(lm, "kept", {})
     kept.clear()
-    with _without_noise():
+    with without_noise():
         results = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True)
+    reads = getattr(lm, "tokenizer", None)  # the model's, whatever contexts are cut in
     cut = getattr(lm, "truncated", 0) - truncated
     if task_name in loaded["groups"]:
-        return TaskScore(*_of_group(task_name, loaded, results), cut)
+        return TaskScore(*_of_group(task_name, loaded, results, reads), cut)
     task = loaded["tasks"][task_name]
     figures, logged = results["results"][task_name], results["samples"][task_name]
     common = {"task": task_name, "length": length, **_provenance(task)}
@@ -121,16 +110,49 @@ def score_task(
     fates = {sample["doc_id"]: fate(sample, kept) for sample in logged}
     known = {doc_id: found for doc_id, found in fates.items() if found is not None}
     rows += [ScoreRow(**common, **figure) for figure in shares(list(known.values()))]
-    samples = [{**record, **known.get(record["doc_id"], {})} for record in _samples(task, logged)]
+    samples = [{**record, **known.get(record["doc_id"], {})} for record in _samples(task, logged, reads)]
     return TaskScore(rows, samples, cut)
 
 
-def _of_group(name: str, loaded: dict[str, Any], results: dict[str, Any]) -> tuple[list[ScoreRow], list[dict[str, Any]]]:
+def task_at_hand(
+    lm: Any,
+    task_name: str,
+    *,
+    length: int | None = None,
+    seed: int = 0,
+    contexts: int | None = None,
+    truncation: str | None = None,
+    tokenizer: str | None = None,
+    data: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The task as `building.build` gives it, ready to be asked of `lm`, with lm-eval's own seeds set; arguments and what is
+    raised as of `score_task`.
+    """
+    random.seed(DEFAULT_RANDOM_SEED)
+    np.random.seed(DEFAULT_OTHER_SEED)
+    torch.manual_seed(DEFAULT_OTHER_SEED)
+    metadata = {
+        **{"seed": seed, "lengths": None if length is None else [length], "contexts": contexts},
+        **{"truncation": truncation, "tokenizer": tokenizer},
+    }
+    given = {key: value for key, value in metadata.items() if value is not None}
+    with without_noise():
+        loaded = build(task_name, given, data=data, tokenizer=getattr(lm, "tokenizer", None))
+    for task in loaded["tasks"].values():
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    return loaded
+
+
+def _of_group(
+    name: str, loaded: dict[str, Any], results: dict[str, Any], tokenizer: Any
+) -> tuple[list[ScoreRow], list[dict[str, Any]]]:
     """A group's own figures, as lm-eval pools them, and its tasks' records one after another."""
     group, told = loaded["groups"][name], results["results"][name]
     samples: list[dict[str, Any]] = []
     for task_name, task in sorted(loaded["tasks"].items()):
-        records = _samples(task, results["samples"][task_name])
+        records = _samples(task, results["samples"][task_name], tokenizer)
         samples += [{**record, "doc_id": len(samples) + i, "task": task_name} for i, record in enumerate(records)]
     common = {"task": name, "length": None, "task_version": str(group.version), "protocol": "lmeval"}
     rows = []
@@ -144,7 +166,7 @@ def _of_group(name: str, loaded: dict[str, Any], results: dict[str, Any]) -> tup
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise() -> Iterator[None]:
     """Keeps back lm-eval's bar over the prompts, and its hint on metadata each time a task with its own data set is built."""
     bar, level = lm_eval_task.tqdm, lm_eval_task.eval_logger.level
     lm_eval_task.tqdm = lambda items, **_: items
@@ -209,19 +231,19 @@ def _bounds(interval: tuple[float, float] | None) -> dict[str, float | None]:
 
 
 def _share_contexts(samples: list[dict[str, Any]]) -> bool:
-    known = [_source_document(sample["doc"]) for sample in samples]
+    known = [source_document(sample["doc"]) for sample in samples]
     known = [context for context in known if context is not None]
     return len(set(known)) < len(known)
 
 
-def _source_document(doc: dict[str, Any]) -> Any:
+def source_document(doc: dict[str, Any]) -> Any:
     """What tells documents on one text; lm-eval's fda and swde name the file that several questions are on."""
     return doc.get("context_id", doc.get("file_name"))
 
 
 def _contexts(samples: list[dict[str, Any]]) -> list[str | int]:
     """Each document's context; one without any is its own."""
-    return [i if c is None else str(c) for i, c in enumerate(_source_document(sample["doc"]) for sample in samples)]
+    return [i if c is None else str(c) for i, c in enumerate(source_document(sample["doc"]) for sample in samples)]
 
 
 def _is_mean(value: float, values: list[Any]) -> bool:
@@ -261,27 +283,31 @@ def _majority(task: Any, logged: list[dict[str, Any]]) -> dict[str, Any]:
     return {"value": float(np.mean(values)), "stderr": stderr, **_bounds(interval), "n": len(values)}
 
 
-def _samples(task: Any, logged: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _samples(task: Any, logged: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
     """A record a document, in the documents' order: what was asked (its hash), right, answered, and each metric's
     value.
 
-    `correct` is the first metric's value where that is a number: of a choice task "acc", of a recall task "contains".
+    `distance` is the tokens that come after the first one of the answer in the prompt, `depth` the share of the text before
+    it; None where the document does not tell. `correct` is the first metric's value where that is a number: of a choice task
+    "acc", of a recall task "contains".
     """
     records: dict[int, dict[str, Any]] = {}
     for sample in sorted(logged, key=lambda s: s["doc_id"]):
         doc = sample["doc"]
         if sample["doc_id"] not in records:
             gold, prediction = _answer(task, sample)
+            place = answer_place(doc, sample["arguments"][0][0], tokenizer)
             records[sample["doc_id"]] = {
                 "doc_id": sample["doc_id"],
-                "context_id": _source_document(doc),
+                "context_id": source_document(doc),
                 "prompt_hash": sample["prompt_hash"],
                 "gold": gold,
                 "prediction": prediction,
                 "correct": None,
                 "metrics": {},
                 "length": doc.get("length"),
-                "depth": doc.get("depth"),
+                "depth": doc.get("depth", place and place.depth),
+                "distance": place and place.distance,
             }
         record = records[sample["doc_id"]]
         for metric in sample["metrics"]:

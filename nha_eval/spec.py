@@ -57,6 +57,12 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _switch(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError(f"is {_shown(value)}: wanted is true or false")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=1, le=MOST)]
 
@@ -206,6 +212,9 @@ class Spec(_Strict):
     seed: Whole = Field(0, ge=0, lt=2**32)
     threads: Count | None = Field(None, le=MOST_THREADS)  # CPU threads; None: the physical cores
     costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
+    telemetry: Annotated[bool, BeforeValidator(_switch)] = (
+        False  # true: where attention goes, on a sample of each task's prompts
+    )
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/NAME
     truncation: Literal["around-answer", "left", "head", "skip", "error"] | None = None  # None: as each protocol says
     # folder or hub id; contexts are cut in its tokens; None: in the model's own
@@ -264,7 +273,9 @@ class Spec(_Strict):
     def settings(self) -> dict[str, Any]:
         """All that decides what is measured, as plain data: what a run folder's spec.yaml holds and is compared by."""
         # Data given later fills the cells that lacked it, in the same folder: each cell's id minds what it was made from.
-        settings = self.model_dump(mode="json", exclude={"out", "data", "datasets", "executor", "address", "workers", "share"})
+        # What telemetry measures stands in cells of its own and leaves every other figure as it is.
+        beside = {"out", "data", "datasets", "executor", "address", "workers", "share", "telemetry"}
+        settings = self.model_dump(mode="json", exclude=beside)
         # Left out where not given, so that folders of runs from before they existed are taken up again.
         return {key: value for key, value in settings.items() if value or key not in ("truncation", "tokenizer")}
 

@@ -1,7 +1,8 @@
-"""A run folder: opening it, keeping others out of it, and its two tables.
+"""A run folder: opening it, keeping others out of it, and its tables.
 
-`scores.csv` and `costs.csv` are tidy, a row a figure, in the order of the grid; they are rewritten whole from the cells
-each time, so they depend on nothing but the cells. This module imports neither torch nor pandas.
+`scores.csv`, `costs.csv` and, where it was asked for, `telemetry.csv` are tidy, a row a figure, in the order of the grid;
+they are rewritten whole from the cells each time, so they depend on nothing but the cells. This module imports neither torch
+nor pandas.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from nha_eval.errors import MachineError, UserError, is_disk_trouble
 from nha_eval.journal import Journal, write_atomic
 from nha_eval.paths import make_writable, user_path
 from nha_eval.plan import Cell
+from nha_eval.telemetry import tidy
 
 # Where the shares of a run are worked on that several machines do at once.
 SHARES = "shares"
@@ -64,6 +66,32 @@ COST_COLUMNS = [
     "status",
     "reason",
 ]
+# A row a query head (position_* empty), and one a range of positions (head empty).
+TELEMETRY_COLUMNS = [
+    "model",
+    "window",
+    "suite",
+    "task",
+    "task_version",
+    "length",
+    "layer",
+    "head",
+    "position_first",
+    "position_last",
+    "share",
+    "n",
+    "dtype",
+    "device",
+    "backend",
+    "seed",
+    "status",
+    "reason",
+]
+TABLES = {
+    "score": ("scores.csv", SCORE_COLUMNS),
+    "cost": ("costs.csv", COST_COLUMNS),
+    "telemetry": ("telemetry.csv", TELEMETRY_COLUMNS),
+}
 RUNS = Path("results/runs")
 
 
@@ -136,12 +164,17 @@ class RunFolder:
         write_atomic(path, text)
 
     def write_tables(self, cells: list[Cell], records: dict[str, dict[str, Any]]) -> None:
-        """Rewrite both tables from the finished cells."""
-        scores, costs = [], []
+        """Rewrite the tables from the finished cells; a run without telemetry has no table of it."""
+        found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in TABLES}
         for cell in cells:
             if cell.id in records:
-                (scores if cell.kind == "score" else costs).extend(table_rows(cell, records[cell.id]))
-        for name, columns, rows in (("scores.csv", SCORE_COLUMNS, scores), ("costs.csv", COST_COLUMNS, costs)):
+                found[cell.kind].extend(table_rows(cell, records[cell.id]))
+        if not any(cell.kind == "telemetry" for cell in cells):
+            # Its cells stay, from which a later run with telemetry makes the table again.
+            del found["telemetry"]
+            (self.path / TABLES["telemetry"][0]).unlink(missing_ok=True)
+        for kind, rows in found.items():
+            name, columns = TABLES[kind]
             text = io.StringIO()
             writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
             writer.writeheader()
@@ -153,7 +186,8 @@ class RunFolder:
     def tables_newer_than_report(self) -> bool:
         """Whether the report is missing or older than what it shows."""
         reports = [self.path / "report.md", self.path / "report.html"]
-        shown = [self.path / name for name in ("scores.csv", "costs.csv", "environment.json") if (self.path / name).exists()]
+        names = [*(name for name, _ in TABLES.values()), "environment.json"]
+        shown = [self.path / name for name in names if (self.path / name).exists()]
         if not all(path.exists() for path in reports):
             return True
         return max(path.stat().st_mtime_ns for path in shown) > min(path.stat().st_mtime_ns for path in reports)
@@ -169,16 +203,17 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 def table_rows(cell: Cell, record: dict[str, Any]) -> list[dict[str, Any]]:
     """The cell's rows for its table; a cell without figures gives one row that says why."""
-    columns = SCORE_COLUMNS if cell.kind == "score" else COST_COLUMNS
+    columns = TABLES[cell.kind][1]
     common = {
-        **{key: value for key, value in cell.as_dict().items() if key in columns},
+        **cell.as_dict(),
         "batch_size": record.get("batch") or cell.batch,
         "backend": record.get("backend"),
         "status": record["status"],
         "reason": record.get("reason"),
     }
-    rows = record.get("rows") or [{}]
-    return [{**common, **{key: value for key, value in row.items() if key in columns}} for row in rows]
+    rows = record.get("rows") or []
+    rows = (tidy(rows) if cell.kind == "telemetry" else rows) or [{}]
+    return [{key: value for key, value in {**common, **row}.items() if key in columns} for row in rows]
 
 
 def find_run(given: str) -> Path:

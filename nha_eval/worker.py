@@ -23,6 +23,7 @@ from typing import Any, TextIO
 from nha_eval.answers import Answers
 from nha_eval.errors import is_disk_trouble, is_out_of_memory, one_line
 from nha_eval.journal import plain
+from nha_eval.telemetry import NO_SHARE
 
 PROGRESS_EVERY = 0.2  # seconds
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -86,22 +87,29 @@ class Model:
             self._meter.forget()
         self._window = window
 
+    def _lm(self, batch: int | str) -> Any:
+        from nha_eval.lm import HarnessLM
+
+        self._meter = None
+        if batch not in self._lms:
+            self._lms = {batch: HarnessLM(self.loaded, batch_size=batch)}
+        return self._lms[batch]
+
     def score(
         self, cell: dict[str, Any], on_progress: Callable[[int, int], None], answers: Answers
     ) -> tuple[list[dict], list[dict]]:
-        from nha_eval.lm import HarnessLM
         from nha_eval.scoring import score_task
 
-        self._meter = None
-        batch = cell["batch"]
-        if batch not in self._lms:
-            self._lms = {batch: HarnessLM(self.loaded, batch_size=batch)}
-        lm = self._lms[batch]
+        lm = self._lm(cell["batch"])
         lm.on_progress, lm.answers = on_progress, answers
-        chosen = {key: cell[key] for key in ("length", "limit", "seed", "contexts", "truncation", "tokenizer")}
-        data = {name: path for name, path, _ in cell["data"] or ()}
-        outcome = score_task(lm, cell["task"], **chosen, data=data)
+        outcome = score_task(lm, cell["task"], **_asked(cell))
         return [vars(row) if hasattr(row, "__dict__") else row._asdict() for row in outcome.rows], outcome.samples
+
+    def observe(self, cell: dict[str, Any], on_progress: Callable[[int, int], None]) -> list[dict[str, Any]]:
+        """Rows as `models.telemetry.SlotShares.table` gives them, of a sample of the cell's prompts."""
+        from nha_eval.observing import observe_task
+
+        return observe_task(self._lm(cell["batch"]), cell["task"], on_progress=on_progress, **_asked(cell))
 
     def cost(self, cell: dict[str, Any], on_progress: Callable[[int, int], None]) -> dict[str, Any]:
         from nha_eval.costs import CostMeter
@@ -110,6 +118,12 @@ class Model:
             self._meter = CostMeter(self.loaded.model, max_length=self.loaded.max_length)
         chosen = {key: cell[key] for key in ("length", "batch", "repeats", "decode_tokens", "seconds", "seed")}
         return self._meter.measure(cell["phase"], **chosen, on_progress=on_progress)
+
+
+def _asked(cell: dict[str, Any]) -> dict[str, Any]:
+    """What decides a task's documents, as `score_task` takes it."""
+    chosen = {key: cell[key] for key in ("length", "limit", "seed", "contexts", "truncation", "tokenizer")}
+    return {**chosen, "data": {name: path for name, path, _ in cell["data"] or ()}}
 
 
 def work(
@@ -168,11 +182,15 @@ def _work_cell(
         result["backend"] = model.backend()
         if cell["kind"] == "cost":
             result["rows"] = [model.cost(cell, on_progress)]
+        elif cell["kind"] == "telemetry":
+            result["rows"] = model.observe(cell, on_progress)
+            if not result["rows"]:
+                result["reason"] = NO_SHARE
         else:
             tell = lambda found: send({"event": "answers", "cell": cell["id"], "answers": found})  # noqa: E731
             answers = Answers(known, tell, tuple(part or (0, 1)))
             result["rows"], result["samples"] = model.score(cell, on_progress, answers)
-        if not result["rows"]:
+        if not result["rows"] and result["reason"] is None:
             raise RuntimeError("the measurement gave no figures")
     except Exception as problem:
         if is_disk_trouble(problem):

@@ -51,6 +51,10 @@ class Spread:
     text: str
     depths: list[float]
 
+    def after(self, opening: str) -> int:
+        """Where what follows `opening` (the one sentence's words before an answer) and a space begins, in characters."""
+        return self.text.index(f"{opening} ") + len(opening) + 1
+
 
 def pick(rng: np.random.Generator, listed: list[str]) -> str:
     """One word at random."""

@@ -32,6 +32,7 @@ class GatedSlots(FullAttention):
 
     smallest_window = 0
     has_slots = True
+    observer = None  # a `models.telemetry.SlotShares`, while one is wanted
 
     def __init__(self, config, layer_idx: int):
         super().__init__(config, layer_idx)
@@ -63,20 +64,25 @@ class GatedSlots(FullAttention):
             found = self.few_heads_of(hidden_states, norm, ("logsigmoid",), self.tau)
         q, k, v, g = (batch.pack(x) for x in found)
         wants_share = batch.aux_losses is not None and window > 0
+        inputs = {
+            "rotary": batch.rotary if window else None,
+            "slot_q": self.feature_map(q) if self.feature_map else None,
+            "slot_k": self.feature_map(k) if self.feature_map else None,
+            "slot_delay": self.slot_delay,
+            "scale": self.scale,
+            "empty_slots": self.empty_slots,
+            "cu_seqlens": batch.cu_seqlens,
+            "state": None if cache is None else cache.state,
+        }
+        if self.observer is not None:
+            self.observe(q, k, v, g, window, inputs)
         out, state, *parts = nha_attention(
             q,
             k,
             v,
             g,
             window,
-            rotary=batch.rotary if window else None,
-            slot_q=self.feature_map(q) if self.feature_map else None,
-            slot_k=self.feature_map(k) if self.feature_map else None,
-            slot_delay=self.slot_delay,
-            scale=self.scale,
-            empty_slots=self.empty_slots,
-            cu_seqlens=batch.cu_seqlens,
-            state=None if cache is None else cache.state,
+            **inputs,
             return_state=cache is not None,
             return_lse=wants_share,
             # A cache's state is its own (see `StateLayer`), and only a backward pass would come back to the old one.
@@ -87,6 +93,14 @@ class GatedSlots(FullAttention):
         if wants_share:
             batch.aux_losses.append(share_loss(*parts[0], self.aux_loss_target))
         return batch.spread(out)
+
+    @torch.no_grad()
+    def observe(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, window: int, inputs: dict) -> None:
+        """Hands the observer the log-sum-exps of a call of the operator."""
+        # A call of its own: one that is asked for these may take another path, whose output differs in the last bits.
+        *_, lse = nha_attention(q, k, v, g, window, **inputs, return_lse=True)
+        state = inputs["state"]
+        self.observer.add(self.layer_idx, lse, inputs["cu_seqlens"], None if state is None else state.seen)
 
     def operator_backend(self) -> str:
         """What `nha_attention` runs on for this layer's weights."""

@@ -2,8 +2,8 @@
 
 A kind's module has `TITLE`, `ALT` (what a reader who cannot see the picture should know of its axes), `CAPTION` (how
 to read it) and `draw(scores, costs, figure=None, columns=None) -> Figure`, which takes the tidy tables of
-`load_frames`, draws the rows whose status is `ok`, and raises NothingToDraw when there are none. To add a kind, add
-its file. Nothing here imports torch.
+`load_frames`, draws the rows whose status is `ok`, and raises NothingToDraw when there are none. A kind that draws other
+tables names them all, in `TABLES`. To add a kind, add its file. Nothing here imports torch.
 
     python -c "from nha_eval.plots import draw; draw('window-accuracy', 'results/runs/quickstart', 'window-accuracy.svg')"
 """
@@ -87,7 +87,8 @@ def figure(kind: str, source: object, *, columns: int | None = None) -> Figure:
     frames = load_frames(source)
 
     with style():
-        return module.draw(frames.scores, frames.costs, columns=columns)
+        tables = getattr(module, "TABLES", ("scores", "costs"))
+        return module.draw(*(getattr(frames, name) for name in tables), columns=columns)
 
 
 def render(drawn: Figure, file_format: str) -> bytes:

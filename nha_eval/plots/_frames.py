@@ -1,4 +1,4 @@
-"""The two tidy tables of a run, read and cleaned once for everything that draws or reports them.
+"""The tidy tables of a run, read and cleaned once for everything that draws or reports them.
 
 Every column is read as text first and only the columns that hold figures become numbers, so a model named `NA` or a
 window named `none` stays what it is. Missing files, columns and values are normal: a run that has not ended is read
@@ -28,6 +28,10 @@ COST_NUMBERS = [
     *("length", "batch_size", "latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats"),
     *("cold_start_ms", "tokens_per_s", "peak_memory_mb", "state_bytes"),
 ]
+TELEMETRY_TEXT = ["model", "window", "suite", "task", "task_version", "dtype", "device", "backend", "status", "reason"]
+TELEMETRY_NUMBERS = ["length", "layer", "head", "position_first", "position_last", "share", "n", "seed"]
+
+TABLES = ("scores", "costs", "telemetry")
 
 # Characters that turn the reading direction and so could garble the text around a name.
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
@@ -35,10 +39,12 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 
 @dataclass(frozen=True)
 class Frames:
-    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv and costs.csv are there."""
+    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv and telemetry.csv are
+    there."""
 
     scores: pd.DataFrame
     costs: pd.DataFrame
+    telemetry: pd.DataFrame
 
 
 def clean_text(text: object, limit: int = 0) -> str:
@@ -86,9 +92,15 @@ def _tidy(table: pd.DataFrame | None, text: list[str], numbers: list[str]) -> pd
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def make_frames(scores: pd.DataFrame | None = None, costs: pd.DataFrame | None = None) -> Frames:
+def make_frames(
+    scores: pd.DataFrame | None = None, costs: pd.DataFrame | None = None, telemetry: pd.DataFrame | None = None
+) -> Frames:
     """Frames from tables made elsewhere; missing columns are added empty, figures that are no numbers become NaN."""
-    return Frames(_tidy(scores, SCORE_TEXT, SCORE_NUMBERS), _tidy(costs, COST_TEXT, COST_NUMBERS))
+    return Frames(
+        _tidy(scores, SCORE_TEXT, SCORE_NUMBERS),
+        _tidy(costs, COST_TEXT, COST_NUMBERS),
+        _tidy(telemetry, TELEMETRY_TEXT, TELEMETRY_NUMBERS),
+    )
 
 
 def _read(path: Path) -> pd.DataFrame | None:
@@ -105,20 +117,20 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 
 def load_frames(source: object) -> Frames:
-    """The tables of `source`: a run folder, a Frames, or a dict with `scores` and `costs` (either may be missing).
+    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs` and `telemetry` (any may be missing).
 
     ValueError when it is none of these, the folder does not exist, or a table cannot be read.
     """
     if isinstance(source, Frames):
         return source
     if isinstance(source, dict):
-        return make_frames(source.get("scores"), source.get("costs"))
+        return make_frames(*(source.get(name) for name in TABLES))
     if not isinstance(source, str | Path):
         raise ValueError(f"tables wanted as a run folder, Frames or a dict of DataFrames, not {type(source).__name__}")
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"no run folder at {folder}; give the folder that `eval` wrote, such as results/runs/quickstart")
-    return make_frames(_read(folder / "scores.csv"), _read(folder / "costs.csv"))
+    return make_frames(*(_read(folder / f"{name}.csv") for name in TABLES))
 
 
 def window_order(window: str) -> tuple[int, int, str]:

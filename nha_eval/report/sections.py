@@ -9,9 +9,11 @@ from markupsafe import Markup
 
 from nha_eval.plots._frames import Frames
 
+from .answers import Answer
 from .beside import beside_table, beside_text
 from .content import cost_tables, environment_table, every_score, suite_table, task_tables
 from .doctor import doctor_table, doctor_text, without_stamps
+from .inside import inside_tables, inside_text
 from .status import failures
 from .tables import Table
 
@@ -54,14 +56,16 @@ class Section:
     folded: Table | None = None
 
 
-def make_sections(frames: Frames, pictures: dict[str, Picture], environment: dict, command: str, spec: str) -> list[Section]:
+def make_sections(
+    frames: Frames, answers: list[Answer], pictures: dict[str, Picture], environment: dict, command: str, spec: str
+) -> list[Section]:
     """The sections that have something to show."""
 
     def of(*kinds: str) -> list[Picture]:
         return [pictures[kind] for kind in kinds if kind in pictures]
 
     suites = suite_table(frames)
-    known = {"window-accuracy", "latency-length", "memory-length", "accuracy-cost"}
+    known = {"window-accuracy", "slot-share", "latency-length", "memory-length", "accuracy-cost"}
     others = [picture for kind, picture in pictures.items() if kind not in known]
     failed = failures(frames)
     beside, doctor = beside_table(frames, environment), doctor_table(environment)
@@ -75,6 +79,13 @@ def make_sections(frames: Frames, pictures: dict[str, Picture], environment: dic
             beside_text(frames, environment),
             of("accuracy-cost"),
             [beside] if beside else [],
+        ),
+        Section(
+            "inside",
+            "Inside the window",
+            inside_text(frames, answers),
+            of("slot-share"),
+            inside_tables(frames, answers),
         ),
         Section("tasks", "Tasks", [], [], task_tables(frames), [], every_score(frames)),
         Section("latency", "Latency against length", [], of("latency-length")),

@@ -22,6 +22,7 @@ class Status:
     counts: dict[str, int]
     scored: int
     timed: int
+    observed: int
     planned: int | None
     models_missing: int = 0
     models_wanted: int = 0
@@ -40,7 +41,8 @@ class Status:
     def sentence(self) -> str:
         """One line in words: finished or not, how many cells, how many of them failed and how."""
         bad = ", ".join(f"{number} {status}" for status, number in self.counts.items() if status != "ok" and number)
-        cells = f"{self.done:,} cell{'' if self.done == 1 else 's'} ({self.scored:,} scored, {self.timed:,} timed)"
+        observed = f", {self.observed:,} observed" if self.observed else ""
+        cells = f"{self.done:,} cell{'' if self.done == 1 else 's'} ({self.scored:,} scored, {self.timed:,} timed{observed})"
         quality = f"{bad}, the others ok" if bad and self.counts["ok"] else bad or "all ok"
         if self.planned is not None and self.done < self.planned:
             far = f"This run is unfinished: {self.done:,} of {self.planned:,} cells are done"
@@ -58,7 +60,8 @@ def run_status(frames: Frames, planned: int | None, spec: dict) -> Status:
     """Counts cells, not rows: a cell that left several metrics counts once, under its worst status."""
     counts = dict.fromkeys(STATUSES, 0)
     numbers = []
-    for table, key in ((frames.scores, _SCORE_CELL), (frames.costs, _COST_CELL)):
+    tables = (frames.scores, _SCORE_CELL), (frames.costs, _COST_CELL), (frames.telemetry, _SCORE_CELL)
+    for table, key in tables:
         number = 0
         for _, rows in table.groupby(key, dropna=False, sort=False):
             worst = max(rows["status"], key=lambda status: STATUSES.index(status) if status in STATUSES else len(STATUSES))
@@ -76,7 +79,7 @@ def failures(frames: Frames) -> Table | None:
     """What could not be run and why, rows of the same reason joined over windows; None when everything that was run
     is ok."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for table, what in ((frames.scores, "task"), (frames.costs, "phase")):
+    for table, what in ((frames.scores, "task"), (frames.costs, "phase"), (frames.telemetry, "task")):
         bad = table[table["status"] != "ok"]
         for row in bad.itertuples():
             key = (

@@ -39,6 +39,10 @@ def command(
     costs: Annotated[bool | None, typer.Option("--costs/--no-costs", help="Measure latency and memory. Default: yes.")] = None,
     cost_length: Annotated[list[str] | None, typer.Option(help="Lengths to measure costs at: 512,2048.")] = None,
     cost_batch: Annotated[int | None, typer.Option(help="Batch to measure costs at. Default: 1.")] = None,
+    telemetry: Annotated[
+        bool | None,
+        typer.Option("--telemetry/--no-telemetry", help="Measure how much of attention goes to the slots. Default: no."),
+    ] = None,
     out: Annotated[str | None, typer.Option(metavar="PATH", help="Run folder. Default: results/runs/NAME.")] = None,
     data: Annotated[
         list[str] | None,
@@ -87,6 +91,7 @@ def command(
         "dtype": dtype,
         "seed": seed,
         "threads": threads,
+        "telemetry": telemetry,
         "out": out,
         "data": data or None,
         "executor": executor,
@@ -107,8 +112,9 @@ def command(
         )
     path = None if spec is None else find_spec(spec)
     content = {} if path is None else read_spec(path)
-    # Where and by how many the work is done changes nothing of the run, so that it keeps its spec's name.
-    beside = {"out", "executor", "address", "workers", "share"}
+    # Where and by how many the work is done changes nothing of the run, nor does what is measured besides: it keeps its
+    # spec's name.
+    beside = {"out", "executor", "address", "workers", "share", "telemetry"}
     changed = {key for key, value in overrides.items() if value is not None} - beside
     if not any("=" in item for item in data or ()):
         changed.discard("data")

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.hub_data import given_for, split_of
 from tasks.hub_recall.cutting import cut as cut_context
-from tasks.hub_recall.forms import FORMS, Doc, Form, answers
+from tasks.hub_recall.forms import FORMS, Doc, Form, answers, strip_asked
+from tasks.places import nearest
 from tasks.tokenizing import tokenizer_for
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def source_for(sources: Mapping[str, str], length: int) -> str:
 def documents(name: str, raw: Sequence[Doc], length: int, policy: str, tokenizer: Any, twice: bool = False) -> list[Doc]:
     """The documents of a form, ready to ask; `length` and the cut are in tokens.
 
-    Keys: prompt, answers, context_id, length, item (its place in the data), truncated (whether the cut took something),
-    held and survives (whether an answer stands in the context before and after the cut). Left out, whatever the policy:
+    Keys: prompt, answers, context_id, length, item (its number in the data), truncated (whether the cut took something),
+    held and survives (whether an answer stands in the context before and after the cut), place (of the mention of an answer
+    that is nearest to what is asked, in characters of the prompt; None where none is left). Left out, whatever the policy:
     documents without an answer, or with one (or a key) shorter than the form minds; and what the policy `skip` leaves out.
     """
     form = FORMS[name]
@@ -90,9 +92,10 @@ def documents(name: str, raw: Sequence[Doc], length: int, policy: str, tokenizer
         if left is None:
             continue
         accepted = answers(doc)
+        prompt = (form.twice if twice else form.once)({**doc, form.context: left.text})
         docs.append(
             {
-                "prompt": (form.twice if twice else form.once)({**doc, form.context: left.text}),
+                "prompt": prompt,
                 "answers": accepted,
                 "context_id": _source_document(name, doc, form),
                 "length": length,
@@ -100,6 +103,7 @@ def documents(name: str, raw: Sequence[Doc], length: int, policy: str, tokenizer
                 "truncated": left.truncated,
                 "held": stands_in(accepted, text),
                 "survives": stands_in(accepted, left.text),
+                "place": nearest(accepted, _before_asked(prompt, doc, form)),
             }
         )
     if dropped := len(raw) - len(docs):
@@ -138,6 +142,11 @@ def _place(text: str, doc: Doc, form: Form) -> int:
         if found:
             return min(found)
     return -1
+
+
+def _before_asked(prompt: str, doc: Doc, form: Form) -> str:
+    """The prompt up to what is asked at its end, which may hold the answer's words by chance."""
+    return strip_asked(prompt.rstrip(": "), doc[form.asked].strip().rstrip(": ")) if form.asked else prompt
 
 
 def _source_document(name: str, doc: Doc, form: Form) -> str:

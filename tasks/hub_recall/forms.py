@@ -90,13 +90,17 @@ class Form:
     twice: Callable[[Doc], str]
     fields: tuple[str, ...]  # that every document must have
     twice_fields: tuple[str, ...] = ()  # and for the twice form besides
+    asked: str = ""  # the field that ends the prompt; none: the context itself does
     shortest: int = 2  # characters; documents with a shorter sought string are left out; 0: it does not matter
     before_cut: Callable[[str], str] | None = None  # what happens to the context first
     source: tuple[str, ...] = ()  # fields that tell the source document, the first that is there; else the context does
 
 
-_PAIRS = {"context": "text", "sought": ("key", "value"), "fields": ("key", "value", "text"), "source": ("file_name", "doc_id")}
-_ASKED = {"context": "context", "sought": ("answers",), "fields": ("context", "question", "answers")}
+_PAIRS = {
+    **{"context": "text", "sought": ("key", "value"), "asked": "key"},
+    **{"fields": ("key", "value", "text"), "source": ("file_name", "doc_id")},
+}
+_ASKED = {"context": "context", "sought": ("answers",), "asked": "question", "fields": ("context", "question", "answers")}
 
 FORMS = {
     "fda": Form(once=pair, twice=pair_twice, **_PAIRS),

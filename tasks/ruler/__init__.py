@@ -49,7 +49,7 @@ def dataset(
 
 
 def documents(kind: str, length: int, contexts: int, seed: int, tokenizer: Any) -> list[dict]:
-    """Documents with the keys prompt, answers, context_id, length, depth.
+    """Documents with the keys prompt, answers, context_id, length, depth, place (of the answer in the prompt, in characters).
 
     Each depends on kind, length, its number and seed alone, but for how many sentences fit, which the tokenizer decides.
     """
@@ -79,6 +79,7 @@ def documents(kind: str, length: int, contexts: int, seed: int, tokenizer: Any) 
                 "context_id": f"ruler-{kind}-{seed}-{length}-{number}",
                 "length": length,
                 "depth": needle.depth,
+                "place": needle.place,
             }
         )
     return docs

@@ -21,11 +21,13 @@ PROMPT = (
 
 @dataclass(frozen=True)
 class Needle:
-    """A prompt, its answer, and where in the haystack the needle lies, in [0, 1]."""
+    """A prompt, its answer, where in the haystack the needle lies, in [0, 1], and where in the prompt the answer begins, in
+    characters."""
 
     prompt: str
     answer: str
     depth: float
+    place: int
 
 
 def build(kind: str, rng: np.random.Generator, sentences: int) -> Needle:
@@ -47,9 +49,10 @@ def build(kind: str, rng: np.random.Generator, sentences: int) -> Needle:
             if other != key:
                 haystack.append(NEEDLE.format(kind=asked, key=other, value=value_of(rng)))
     place = int(share * (sentences + 1))
-    haystack.insert(place, NEEDLE.format(kind=asked, key=key, value=value))
+    needle = NEEDLE.format(kind=asked, key=key, value=value)
+    haystack.insert(place, needle)
     prompt = PROMPT.format(kind=asked, key=key, haystack="\n".join(haystack))
-    return Needle(prompt, value, place / max(1, sentences))
+    return Needle(prompt, value, place / max(1, sentences), prompt.index(needle) + needle.index(value))
 
 
 def _words(rng: np.random.Generator) -> str:

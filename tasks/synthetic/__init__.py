@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """One question over a context: prompt = context + cue; `depth` in [0, 1] is where the answer stands, None if unknown."""
+    """One question over a context: prompt = context + cue; the answer begins at the character `place` of the context, and
+    `depth` in [0, 1] is where its sentence stands.
+    """
 
     cue: str
     answers: list[str]
-    depth: float | None
+    depth: float
+    place: int
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ def generator(name: str) -> ModuleType:
 def documents(name: str, lengths: Sequence[int], contexts: int, questions: int, seed: int) -> list[dict]:
     """All documents of a form: for each length, `contexts` contexts of `questions` questions (fewer where it has no more).
 
-    Keys: context, question, answers, context_id, length (tokens by `tasks.counting`, the answer included), depth. Raises
-    ValueError for a length the form cannot reach and AssetUnavailable where its data cannot be had.
+    Keys: context, question, answers, context_id, length (tokens by `tasks.counting`, the answer included), depth, place (of
+    the answer in the prompt, in characters). Raises ValueError for a length the form cannot reach and AssetUnavailable where
+    its data cannot be had.
     """
     module = generator(name)
     docs = []
@@ -82,6 +86,7 @@ def documents(name: str, lengths: Sequence[int], contexts: int, questions: int, 
                         "context_id": f"{name}-{seed}-{length}-{number}",
                         "length": length,
                         "depth": asked.depth,
+                        "place": asked.place,
                     }
                 )
     return docs

@@ -65,5 +65,8 @@ def build(rng: np.random.Generator, length: int, questions: int) -> Context:
         values.append(pick(rng, [word for word in listed if word not in values]))
     tail = max(count_tokens(cue) for cue in cues) + 1
     text = spread(rng, [f"{cue} {value}." for cue, value in zip(cues, values, strict=True)], length - tail)
-    asked = [Question(f"\n\n{cue}", [value], depth) for cue, value, depth in zip(cues, values, text.depths, strict=True)]
+    asked = [
+        Question(f"\n\n{cue}", [value], depth, text.after(cue))
+        for cue, value, depth in zip(cues, values, text.depths, strict=True)
+    ]
     return Context(text.text, asked)

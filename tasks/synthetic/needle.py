@@ -52,5 +52,8 @@ def build(rng: np.random.Generator, length: int, questions: int) -> Context:
     cues = [cue.format(place) for cue, place in zip(pick_distinct(rng, list(CUES), questions), places, strict=True)]
     tail = max(count_tokens(f"{cue} {word}") for cue, word in zip(cues, words, strict=True))
     text = spread(rng, [f"{cue} {word}." for cue, word in zip(cues, words, strict=True)], length - tail)
-    asked = [Question(f"\n\n{cue}", [word], depth) for cue, word, depth in zip(cues, words, text.depths, strict=True)]
+    asked = [
+        Question(f"\n\n{cue}", [word], depth, text.after(cue))
+        for cue, word, depth in zip(cues, words, text.depths, strict=True)
+    ]
     return Context(text.text, asked)

@@ -37,5 +37,8 @@ def build(rng: np.random.Generator, length: int, questions: int) -> Context:
     numbers = [str(int(number)) for number in rng.choice(np.arange(1000, 10000), size=questions, replace=False)]
     tail = max(count_tokens(cue) for cue in cues) + 4
     text = spread(rng, [f"{cue} {number}." for cue, number in zip(cues, numbers, strict=True)], length - tail)
-    asked = [Question(f"\n\n{cue}", [number], depth) for cue, number, depth in zip(cues, numbers, text.depths, strict=True)]
+    asked = [
+        Question(f"\n\n{cue}", [number], depth, text.after(cue))
+        for cue, number, depth in zip(cues, numbers, text.depths, strict=True)
+    ]
     return Context(text.text, asked)

@@ -30,7 +30,7 @@ def build(rng: np.random.Generator, length: int, questions: int) -> Context:
     for number, question in turns(rng, chosen, questions):
         place = text.index(chosen[number].text) + question.place
         cue = f"\n\nQuestion: {question.question}\nAnswer: {question.opening}"
-        asked.append(Question(cue, [question.answer], place / len(text)))
+        asked.append(Question(cue, [question.answer], place / len(text), place))
     return Context(text, sorted(asked, key=lambda question: question.depth))
 
 

@@ -102,6 +102,12 @@ class FakeModel:
         ]
         return rows, [{"doc_id": index, "correct": answers.known.get(str(index), 0) % 2} for index in range(DOCUMENTS)]
 
+    def observe(self, cell: dict, on_progress) -> list[dict]:
+        on_progress(1, 1)
+        if self.request["model"] == "slotless":
+            return []
+        return [{"layer": 3, "n": 9, "heads": [0.25, 0.5], "positions": [[16, 31, 0.375, 9]]}]
+
     def cost(self, cell: dict, on_progress) -> dict:
         return {
             "latency_ms": 1.0 + cell["length"],

@@ -3,7 +3,7 @@
 import csv
 import json
 
-from nha_eval.store import COST_COLUMNS, SCORE_COLUMNS
+from nha_eval.store import COST_COLUMNS, SCORE_COLUMNS, TELEMETRY_COLUMNS
 
 FULL, NHA, SWA = "base", "nha-base", "swa-base"
 # Recall at 1,024 tokens, tasks (one, two), each with standard errors (0.03, 0.04), so 0.025 for the suite.
@@ -70,10 +70,28 @@ def full_costs():
     return rows
 
 
-def write_run(folder, scores=None, costs=None, environment=None, spec=None):
+def share(model, window, layer, value, n=100, *, head="", first="", last="", task="one", length=1024, **other):
+    row = {"suite": "recall-local", "task_version": "1", "dtype": "float32", "device": "cpu", "status": "ok", "seed": 0}
+    place = {"layer": layer, "head": head, "position_first": first, "position_last": last}
+    return {**row, "model": model, "window": window, "task": task, "length": length, **place, "share": value, "n": n, **other}
+
+
+def full_telemetry():
+    """Two layers of two heads; task two counts a third of what task one does. Head 0 of layer 1 pools to 0.3."""
+    rows = []
+    for task, n, more in (("one", 300, 0.0), ("two", 100, 0.4)):
+        for layer, heads in ((0, (0.1, 0.5)), (1, (0.2, 0.4))):
+            rows += [share(NHA, "64", layer, value + more, n, head=head, task=task) for head, value in enumerate(heads)]
+            rows.append(share(NHA, "64", layer, sum(heads) / 2 + more, n, first=64, last=127, task=task))
+            rows.append(share(NHA, "64", layer, 0.8, n, first=128, last=255, task=task))
+    return rows
+
+
+def write_run(folder, scores=None, costs=None, environment=None, spec=None, telemetry=None):
     """A run folder with the tables given (rows as dicts); None leaves a file out."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, columns, rows in (("scores.csv", SCORE_COLUMNS, scores), ("costs.csv", COST_COLUMNS, costs)):
+    tables = ("scores.csv", SCORE_COLUMNS, scores), ("costs.csv", COST_COLUMNS, costs)
+    for name, columns, rows in (*tables, ("telemetry.csv", TELEMETRY_COLUMNS, telemetry)):
         if rows is not None:
             with (folder / name).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, columns, restval="")

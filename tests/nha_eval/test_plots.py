@@ -8,19 +8,19 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
-from report_run import FULL, NHA, SWA, cost, full_costs, full_run, full_scores, score
+from report_run import FULL, NHA, SWA, cost, full_costs, full_run, full_scores, full_telemetry, score
 
 from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds
 from nha_eval.plots._style import PALETTE, THEMED
 
 
-def frames(scores=None, costs=None):
-    return make_frames(*(pd.DataFrame(rows) if rows else None for rows in (scores, costs)))
+def frames(*tables):
+    return make_frames(*(pd.DataFrame(rows) if rows else None for rows in tables))
 
 
 @pytest.fixture(scope="module")
 def whole():
-    return frames(full_scores(), full_costs())
+    return frames(full_scores(), full_costs(), full_telemetry())
 
 
 def lines(axes):

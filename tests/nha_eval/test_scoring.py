@@ -167,7 +167,7 @@ def test_samples_tell_what_was_asked_and_answered(folder):
     recall = score_task(HarnessLM(LIKE), "tiny_recall", length=1).samples
     assert [sample["doc_id"] for sample in recall] == list(range(len(recall)))
     assert set(recall[0]) == {
-        *("doc_id", "context_id", "prompt_hash", "gold", "prediction", "correct", "metrics", "length", "depth")
+        *("doc_id", "context_id", "prompt_hash", "gold", "prediction", "correct", "metrics", "length", "depth", "distance")
     }
     assert recall[1]["depth"] == 0.25 and recall[0]["gold"][1] == "x" and isinstance(recall[0]["prediction"], str)
     choices = score_task(HarnessLM(LIKE), "tiny_labels").samples

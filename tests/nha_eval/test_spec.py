@@ -78,6 +78,9 @@ def test_windows_that_are_none(window):
         ({5: "a"}, "the key 5: keys are words"),
         ({"costs": {5: "a"}}, "the key 5 in `costs`: keys are words"),
         ({"share": "x"}, "mine.yaml: share 'x': wanted is I/N"),
+        ({"telemetry": "maybe"}, "mine.yaml: `telemetry` is 'maybe': wanted is true or false"),
+        ({"telemetry": 1}, "`telemetry` is 1: wanted is true or false"),
+        ({"telemetri": True}, "unknown key `telemetri`; did you mean 'telemetry'?"),
         ({"data": []}, "mine.yaml: data is []: wanted is a folder"),
     ],
 )

@@ -1,0 +1,59 @@
+"""The answers of recall documents with how far back in the prompt they stood, read from a run's cells and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nha_eval.comparison.folders import ScoredTask, Setting, read_run
+from nha_eval.errors import UserError
+from nha_eval.plots._frames import clean_text
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One document of one setting. `correct` is its score; `distance` the tokens after the answer's first one in the prompt
+    and `depth` in [0, 1] the share of the text before it, None where not known; `cluster` tells documents on one text.
+    """
+
+    model: str
+    window: str
+    suite: str
+    cluster: tuple[Any, ...]
+    correct: float
+    distance: int | None
+    depth: float | None
+
+
+def read_answers(folder: Path) -> list[Answer]:
+    """All of the run; those whose samples cannot be read are left out, as are documents that tell no place."""
+    try:
+        tasks = read_run(folder).tasks
+    except UserError:
+        return []
+    return [answer for setting, own in tasks.items() for task in own.values() for answer in _of_task(setting, task)]
+
+
+def _of_task(setting: Setting, task: ScoredTask) -> Iterable[Answer]:
+    if task.record.get("status") != "ok":
+        return
+    try:
+        documents = task.documents()
+    except UserError:
+        return
+    model, window, suite = (clean_text(text) for text in (setting.model, setting.window, task.cell.get("suite")))
+    for number, record in documents.items():
+        correct, distance, depth = (_number(record.get(key)) for key in ("correct", "distance", "depth"))
+        depth = depth if depth is not None and 0 <= depth <= 1 else None
+        if correct is None or (distance is None and depth is None):
+            continue
+        context = record.get("context_id")
+        text = ("document", number) if context is None else ("context", str(context))
+        cluster = (task.cell.get("task"), task.cell.get("length"), *text)
+        yield Answer(model, window, suite, cluster, correct, None if distance is None else int(distance), depth)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
