@@ -46,7 +46,8 @@ def _harness(work: Work) -> Callable[[int], dict[str, float]]:
 
 
 def _plain(work: Work) -> Callable[[int], dict[str, float]]:
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluator
+    from lm_eval.defaults import DEFAULT_OTHER_SEED
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -59,7 +60,13 @@ def _plain(work: Work) -> Callable[[int], dict[str, float]]:
     manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=told)
 
     def score(limit: int) -> dict[str, float]:
-        found = simple_evaluate(model=lm, tasks=[work.task], task_manager=manager, limit=limit, log_samples=True)
+        # What `simple_evaluate` does but for its report on the environment, which takes a second a call.
+        tasks = manager.load([work.task])
+        for task in tasks["tasks"].values():
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+            task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+        found = evaluator.evaluate(lm=lm, task_dict=tasks, limit=limit, log_samples=True)
         return plain_scores(found["results"][work.task])
 
     return score

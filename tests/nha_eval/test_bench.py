@@ -371,7 +371,7 @@ def test_figures_of_other_sources_or_machines_are_not_mixed(tmp_path, capsys, mo
         (["op", "--dtype", "int4"], "dtype 'int4'"),
         (["op", "--repeat", "-1"], "wanted are milliseconds"),
         (["op", "--only", "flex", "--phase", "decode"], "flex cannot do decode"),
-        (["show", "nowhere"], "no table of `bench op` or `bench model` in nowhere"),
+        (["show", "nowhere"], "no table of `bench op`, `bench model` or `bench harness` in nowhere"),
         (["oop"], "oop"),
         ([], "--help"),
     ],
