@@ -204,14 +204,18 @@ def harness(
 
     chosen_tasks(make_spec({"tasks": tasks}, {}, where="--task"), known_suites())
     _wait_idly()
-    from models.assets import smollm2_folder
+    from models.assets import AssetCorrupt, AssetUnavailable, smollm2_folder
     from nha_eval.bench.harness import WINDOWS, HarnessRun, run
     from nha_eval.bench.machine import resolve_device
 
     chosen, kind = resolve_device(device, dtype)
+    try:
+        checkpoint = folder or smollm2_folder()
+    except (AssetUnavailable, AssetCorrupt) as problem:
+        raise UserError(f"--model {model} cannot be had: {problem}; give a checkpoint's folder with --model") from problem
     return run(
         HarnessRun(
-            folder or smollm2_folder(),
+            checkpoint,
             BASE if folder is None else folder.name,
             tasks,
             place,

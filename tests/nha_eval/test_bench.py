@@ -384,7 +384,7 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["op", "model", "show"])
+@pytest.mark.parametrize("command", ["op", "model", "harness", "show"])
 def test_help_has_an_example_and_imports_nothing_heavy(command):
     code = (
         f"import sys; from nha_eval import cli; code = cli.run(['bench', '{command}', '--help']); "
