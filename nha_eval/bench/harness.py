@@ -109,7 +109,10 @@ def _sweeps(wanted: HarnessRun, work: Work) -> tuple[Callable[[], Timed], Callab
 
     def separately() -> Timed:
         runs = [time_eval(work, [window], model) for window in windows]
-        return Timed(sum(one.seconds for one in runs), runs[0].scores, sum(one.scoring_s for one in runs))
+        seconds, processor_s, scoring_s = (
+            sum(getattr(one, name) for one in runs) for name in ("seconds", "processor_s", "scoring_s")
+        )
+        return Timed(seconds, processor_s, runs[0].scores, scoring_s)
 
     return separately, lambda: time_eval(work, windows, model)
 
@@ -146,7 +149,8 @@ def _scoring(wanted: HarnessRun, rows: Rows, work: Work) -> Iterator[dict[str, A
             for timing in map(json.loads, process.stdout):
                 row = _row("scoring", timing["side"], work, "full", timing["repeat"] + first - 1)
                 if not _is_there(rows, row):
-                    yield _with(row, rows, Timed(timing["seconds"], timing["scores"], timing["seconds"]))
+                    times = timing["seconds"], timing["processor_s"]
+                    yield _with(row, rows, Timed(*times, timing["scores"], timing["seconds"]))
         finally:
             process.kill()
     for side, repeat in missing:
@@ -176,5 +180,6 @@ def _with(row: dict[str, Any], rows: Rows, timed: Timed) -> dict[str, Any]:
             reason = f"its score is {score!r}, that of {other['side']} {other['score']}: what is not the same is not compared"
             return {**row, "status": "error", "reason": reason}
     # A load beyond the threads says that other work ran on the machine meanwhile.
-    figures = {"seconds": timed.seconds, "scoring_s": timed.scoring_s, "score": score, "load_1m": os.getloadavg()[0]}
+    figures = {name: getattr(timed, name) for name in ("seconds", "processor_s", "scoring_s")}
+    figures |= {"score": score, "load_1m": os.getloadavg()[0]}
     return {**row, **figures, "status": "ok"}

@@ -51,6 +51,7 @@ class Timed:
     """One process."""
 
     seconds: float  # of wall clock, from start to end
+    processor_s: float  # seconds of all cores together, of the process and those that it started
     scores: dict[str, float]  # metric -> value; of the first window where there are several
     scoring_s: float | None = None  # of it the time in cells; None where the process does not say
 
@@ -67,7 +68,7 @@ def time_eval(work: Work, windows: list[str], model: str | None = None) -> Timed
         if work.length:
             asked["lengths"] = [work.length]
         spec.write_text(yaml.safe_dump(asked), encoding="utf-8")
-        seconds = _seconds([sys.executable, "-m", "nha_eval.cli", "eval", str(spec), "--out", str(run)], work)
+        times = _seconds([sys.executable, "-m", "nha_eval.cli", "eval", str(spec), "--out", str(run)], work)
         cells = [json.loads(file.read_text(encoding="utf-8")) for file in (run / "cells").glob("*.json")]
         with (run / "scores.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -75,7 +76,7 @@ def time_eval(work: Work, windows: list[str], model: str | None = None) -> Timed
     if failed := next((row for row in rows if row["status"] != "ok"), None):
         raise RunFailed(f"eval at window {failed['window']}: {failed['status']}: {failed['reason']}")
     rows = [row for row in rows if row["window"] == windows[0] and row["metric"] not in _BESIDE]
-    return Timed(seconds, {row["metric"]: float(row["value"]) for row in rows}, sum(cell["seconds"] for cell in cells))
+    return Timed(*times, {row["metric"]: float(row["value"]) for row in rows}, sum(cell["seconds"] for cell in cells))
 
 
 def time_lm_eval(work: Work) -> Timed:
@@ -85,10 +86,10 @@ def time_lm_eval(work: Work) -> Timed:
         command += ["--model_args", f"pretrained={work.model},dtype={work.dtype}", "--device", work.device]
         command += ["--batch_size", str(work.batch), "--limit", str(work.limit), "--output_path", scratch, "--log_samples"]
         command += ["--metadata", json.dumps(metadata(work))]
-        seconds = _seconds(command, work)
+        times = _seconds(command, work)
         (file,) = Path(scratch).rglob("results_*.json")
         results = json.loads(file.read_text(encoding="utf-8"))["results"][work.task]
-    return Timed(seconds, plain_scores(results))
+    return Timed(*times, plain_scores(results))
 
 
 def metadata(work: Work) -> dict[str, object]:
@@ -102,13 +103,15 @@ def plain_scores(results: dict[str, object]) -> dict[str, float]:
     return {metric: float(value) for metric, value in named.items() if not metric.endswith("_stderr")}
 
 
-def _seconds(command: list[str], work: Work) -> float:
+def _seconds(command: list[str], work: Work) -> tuple[float, float]:
+    """Seconds of wall clock and of processor time of a command. Raises RunFailed."""
     # Both sides with the same number of threads, and hub libraries that ask nobody: the checkpoint and the data are here.
     environment = {**os.environ, "OMP_NUM_THREADS": str(work.threads), "HF_HUB_OFFLINE": "1"}
-    began = time.perf_counter()
+    began, before = time.perf_counter(), os.times()
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT, env=environment)
-    seconds = time.perf_counter() - began
+    seconds, after = time.perf_counter() - began, os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
     if done.returncode:
         words = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()] or ["no words"]
         raise RunFailed(f"{' '.join(command[1:4])} ended with code {done.returncode}: {one_line(words[-1])}")
-    return seconds
+    return seconds, used

@@ -21,15 +21,16 @@ SIDES = ("lm_eval", "harness")
 
 
 def timings(work: Work, repeats: int) -> Iterator[dict[str, Any]]:
-    """{side, repeat, seconds, scores} of each scoring in turn, after one of each on two documents that is not timed."""
+    """{side, repeat, seconds, processor_s, scores} of each scoring in turn, after an untimed one of each."""
     sides = dict(zip(SIDES, (_plain(work), _harness(work)), strict=True))
     for score in sides.values():
         score(min(2, work.limit))
     for repeat in range(1, repeats + 1):
         for side, score in sides.items():
-            began = time.perf_counter()
+            began, before = time.perf_counter(), time.process_time()
             scores = score(work.limit)
-            yield {"side": side, "repeat": repeat, "seconds": time.perf_counter() - began, "scores": scores}
+            times = {"seconds": time.perf_counter() - began, "processor_s": time.process_time() - before}
+            yield {"side": side, "repeat": repeat, **times, "scores": scores}
 
 
 def _harness(work: Work) -> Callable[[int], dict[str, float]]:

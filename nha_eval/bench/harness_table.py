@@ -20,7 +20,9 @@ def show(rows: list[Row], console: Any = None) -> None:
 
     console = console or Console(highlight=False)
     console.width = max(console.width, WIDTH)
-    table = new_table("Seconds: medians and quartiles", "phase", "task", "documents", "side", "median", "quartiles", "runs")
+    table = new_table(
+        "Seconds: medians and quartiles", "phase", "task", "documents", "side", "median", "quartiles", "processor", "runs"
+    )
     said = []
     ok = [row for row in rows if row["status"] == "ok"]
     groups: dict[tuple[str, ...], dict[str, list[Row]]] = {}
@@ -30,7 +32,9 @@ def show(rows: list[Row], console: Any = None) -> None:
         for side, own in by_side.items():
             low, middle, high = quartiles([float(row["seconds"]) for row in own])
             phase = f"{key[0]} of {key[3].count(' ') + 1} windows" if key[0] == "sweep" else key[0]
-            table.add_row(phase, key[1], key[2], side, f"{middle:.1f}", f"{low:.1f} to {high:.1f}", str(len(own)))
+            used = statistics.median(float(row["processor_s"]) for row in own)
+            texts = f"{middle:.1f}", f"{low:.1f} to {high:.1f}", f"{used:.1f}", str(len(own))
+            table.add_row(phase, key[1], key[2], side, *texts)
         if sentence := verdict(key[0], by_side):
             said.append(f"{key[0]}, {key[1]}: {sentence}")
     console.print(table)
@@ -46,9 +50,11 @@ def verdict(phase: str, by_side: dict[str, list[Row]]) -> str:
     pairs = [(seconds[0][repeat], seconds[1][repeat]) for repeat in seconds[0] if repeat in seconds[1]]
     if not pairs:
         return ""
-    ratios = [float(two["seconds"]) / float(one["seconds"]) for one, two in pairs]
-    low, middle, high = quartiles(ratios)
+    (low, middle, high), (_, used, _) = (
+        quartiles([float(two[name]) / float(one[name]) for one, two in pairs]) for name in ("seconds", "processor_s")
+    )
     told = f"{second} takes {middle:.3f} of what {first} take{'' if phase == 'sweep' else 's'} ({low:.3f} to {high:.3f})"
+    told += f", and {used:.3f} of the processor's time"
     if phase != "sweep":
         return f"{told}; wanted is at most {GOAL}: {'met' if middle <= GOAL else 'missed'}"
     saved = statistics.median(float(one["seconds"]) - float(two["seconds"]) for one, two in pairs)

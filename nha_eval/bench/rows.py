@@ -96,11 +96,11 @@ HARNESS = Table(
     "bench-harness",
     (
         *("phase", "side", "task", "length", "limit", "windows", "repeat", "batch", "dtype", "device", "threads"),
-        *("seconds", "scoring_s", "score", "load_1m", "status", "reason"),
+        *("seconds", "processor_s", "scoring_s", "score", "load_1m", "status", "reason"),
     ),
     ("phase", "side", "task", "limit", "windows", "repeat", "batch", "dtype"),
     {**ANYTHING, **dict.fromkeys(("side", "task", "windows"))},
-    required=("limit", "repeat", "batch", "seconds"),
+    required=("limit", "repeat", "batch", "seconds", "processor_s"),
 )
 
 

@@ -194,7 +194,7 @@ def harness(
     except ValueError as problem:
         raise UserError(f"--window: {problem}") from problem
     if len(windows) == 1:
-        raise UserError(f"--window {windows[0]}: a sweep wants two windows at least, as in --window 64,full")
+        raise UserError(f"--window {windows[0]}: wanted are two windows at least, as in --window 64,full")
     folder = None if model == BASE else user_path(model, "--model").absolute()
     if folder is not None and not (folder / "config.json").is_file():
         raise UserError(f"--model {model!r}: wanted is {BASE}, or a checkpoint's folder with its config.json")
