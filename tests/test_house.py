@@ -35,8 +35,8 @@ def test_kernels_need_torch_alone():
         assert imported(file) <= allowed, file
 
 
-def test_reports_and_plots_need_no_torch():
-    for folder in ("report", "plots"):
+def test_reports_plots_and_comparisons_need_no_torch():
+    for folder in ("report", "plots", "comparison"):
         for file in (ROOT / "nha_eval" / folder).rglob("*.py"):
             assert not imported(file) & {"torch", "transformers", "models", "kernels"}, file
 

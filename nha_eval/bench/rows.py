@@ -1,4 +1,4 @@
-"""bench-op.csv and bench-model.csv: tidy, a row a figure-set, written as soon as it is measured.
+"""bench-op.csv, bench-model.csv and bench-harness.csv: tidy, a row a figure-set, written as soon as it is measured.
 
 The same command again goes on where it stopped: a row that is there, whatever its status, is not measured again. So that
 figures of two machines, of two versions or of changed kernels never stand in one table, a folder belongs to the machine
@@ -26,12 +26,13 @@ ENVIRONMENT = "environment.json"
 @dataclass(frozen=True)
 class Table:
     """A table by its name, as in `bench-op`; `key` are the columns that say what a row is a measurement of, `words` what those
-    hold that are no numbers: anything, or beside numbers these alone."""
+    hold that are no numbers: anything, or beside numbers these alone. `required` are the numbers of a row that is ok."""
 
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
     words: dict[str, tuple[str, ...] | None]
+    required: tuple[str, ...] = ("length", "batch", "latency_ms")
 
     @property
     def file(self) -> str:
@@ -47,7 +48,7 @@ class Table:
 
     def why_not(self, row: dict[str, str]) -> str | None:
         """What of a row that was read cannot have been written here; None where nothing is amiss."""
-        needed = REQUIRED if row["status"] == "ok" and row["phase"] != "ceiling" else ()
+        needed = self.required if row["status"] == "ok" and row["phase"] != "ceiling" else ()
         for column, text in row.items():
             words = self.words.get(column, ("",))
             if words is None or (text in words and column not in needed):
@@ -59,8 +60,7 @@ class Table:
         return None
 
 
-COUNTS = ("length", "length_asked", "batch", "batch_asked")
-REQUIRED = ("length", "batch", "latency_ms")  # of a row that is ok
+COUNTS = ("length", "length_asked", "batch", "batch_asked", "limit", "repeat")
 ANYTHING = dict.fromkeys(("phase", "window", "dtype", "device", "backend", "graph", "note", "status", "reason"))
 
 
@@ -91,6 +91,16 @@ MODEL = Table(
         "length_asked": ("", "longest"),
         "batch_asked": ("", "largest"),
     },
+)
+HARNESS = Table(
+    "bench-harness",
+    (
+        *("phase", "side", "task", "length", "limit", "windows", "repeat", "batch", "dtype", "device", "threads"),
+        *("seconds", "processor_s", "scoring_s", "score", "load_1m", "status", "reason"),
+    ),
+    ("phase", "side", "task", "limit", "windows", "repeat", "batch", "dtype"),
+    {**ANYTHING, **dict.fromkeys(("side", "task", "windows"))},
+    required=("limit", "repeat", "batch", "seconds", "processor_s"),
 )
 
 

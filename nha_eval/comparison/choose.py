@@ -83,15 +83,24 @@ def _equal_settings(first: RunScores, second: RunScores) -> list[Pair]:
     return [(Side(first, setting), Side(second, setting)) for setting in shared]
 
 
-def _against_full(run: RunScores) -> list[Pair]:
+def reference_pairs(run: RunScores, first: Setting) -> list[Pair]:
+    """What a report compares: every setting against full attention, or against `first` in a run without any."""
+    return _full_pairs(run) or [(Side(run, setting), Side(run, first)) for setting in run.tasks if setting != first]
+
+
+def _full_pairs(run: RunScores) -> list[Pair]:
     """Every setting against the full attention that the report measures it against."""
     settings = [(setting.model, setting.window) for setting in run.tasks]
     full = [full_setting(settings, model) for model, _ in settings]
-    pairs = [
+    return [
         (Side(run, Setting(*setting)), Side(run, Setting(*other)))
         for setting, other in zip(settings, full, strict=True)
         if other is not None and setting != other
     ]
+
+
+def _against_full(run: RunScores) -> list[Pair]:
+    pairs = _full_pairs(run)
     if not pairs:
         raise UserError(f"{run.path} has no full attention to compare with: give --a and --b, or --baseline ({_there(run)})")
     return pairs

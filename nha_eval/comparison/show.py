@@ -72,7 +72,7 @@ def print_rows(rows: list[dict[str, Any]], console: Any = None) -> None:
         f"{RESAMPLES:,} resamples, or all there are.",
         soft_wrap=True,
     )
-    for line in _notes(rows):
+    for line in notes(rows):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -119,8 +119,12 @@ def figures(row: dict[str, Any]) -> tuple[str, str, str, str]:
     """Score A, score B, the difference with its interval, documents (and contexts, where they share any)."""
     low, high = (None if row[bound] is None else f"{row[bound]:+.3f}" for bound in ("ci_low", "ci_high"))
     interval = "no interval" if low is None and high is None else f"{low or 'no bound'} to {high or 'no bound'}"
-    count = f"{row['n']:,}" + (f" in {row['clusters']:,}" if row["clusters"] < row["n"] else "")
-    return f"{row['value_a']:.3f}", f"{row['value_b']:.3f}", f"{row['difference']:+.3f}  ({interval})", count
+    return f"{row['value_a']:.3f}", f"{row['value_b']:.3f}", f"{row['difference']:+.3f}  ({interval})", documents(row)
+
+
+def documents(row: dict[str, Any]) -> str:
+    """`96 in 16`: documents, and the contexts that they share where they share any."""
+    return f"{row['n']:,}" + (f" in {row['clusters']:,}" if row["clusters"] < row["n"] else "")
 
 
 def chance(p: float) -> str:
@@ -128,7 +132,7 @@ def chance(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.01 else f"{p:.3f}"
 
 
-def _notes(rows: list[dict[str, Any]]) -> list[str]:
+def notes(rows: list[dict[str, Any]]) -> list[str]:
     """What was left out and why, rows of the same reason joined."""
     lines: dict[str, list[str]] = {}
     for row in rows:

@@ -1,8 +1,8 @@
 """The report of a run: report.md, one self-contained report.html, and every plot as SVG and PNG.
 
-Reads spec.yaml, environment.json, scores.csv, costs.csv and telemetry.csv, and cells/ and samples/ for where answers stood,
-each of which may be missing or unfinished, and imports no torch. The same files give the same bytes. Names and texts from the
-run are printed as text, whatever they hold.
+Reads spec.yaml, environment.json, scores.csv, costs.csv and telemetry.csv, and cells/ and samples/ for where answers stood and
+to pair settings by document; each may be missing or unfinished. Imports no torch. The same files give the same bytes. Names
+and texts from the run are printed as text, whatever they hold.
 
     python -c "from nha_eval.report import write_report; write_report('results/runs/quickstart')"
 """
@@ -31,6 +31,7 @@ def write_report(run_dir: str | Path) -> list[Path]:
     from nha_eval.plots._frames import clean_block
 
     from .answers import read_answers
+    from .differences import find_differences
     from .doctor import doctor_warning
     from .headline import headline
     from .pictures import draw_pictures
@@ -43,12 +44,13 @@ def write_report(run_dir: str | Path) -> list[Path]:
     environment = _read_json(folder / "environment.json")
     spec_text = _read_text(folder / "spec.yaml")
     pictures, written = draw_pictures(frames, folder / "plots")
-    told = clean_block(_command(environment)), clean_block(spec_text)
-    sections = make_sections(frames, read_answers(folder), pictures, environment, *told)
+    found = find_differences(folder, frames)
+    texts = clean_block(_command(environment)), clean_block(spec_text)
+    sections = make_sections(frames, read_answers(folder), pictures, environment, *texts, found)
     page = {
         "name": folder.resolve().name,
         "status": run_status(frames, planned_cells(environment), _read_spec(spec_text)),
-        "headline": [*doctor_warning(environment), *headline(frames)],
+        "headline": [*doctor_warning(environment), *headline(frames, found)],
         "sections": sections,
     }
     for name, render in (("report.md", render_markdown), ("report.html", render_html)):

@@ -1,9 +1,10 @@
 """What a run found, in plain sentences made from its figures.
 
-Two scores are `not distinguishable` when their 95% intervals overlap (or touch); settings are compared on the tasks
-that all of them have, and nothing is said where a figure is missing. One window stands for all in the headline: the
-middle one of those that most models were scored at. Costs are compared at the longest length, and in the same batch,
-dtype and device, in which full attention and the model were both timed.
+Whether a score differs from full attention's is said by the paired comparison of the same difference (`differences`),
+where the run's samples allow one; else two scores are `not distinguishable` when their 95% intervals overlap (or touch).
+Settings are compared on the tasks that all of them have, and nothing is said where a figure is missing. One window stands
+for all in the headline: the middle one of those that most models were scored at. Costs are compared at the longest length,
+and in the same batch, dtype and device, in which full attention and the model were both timed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from nha_eval.plots._lines import measured
 from nha_eval.plots._settings import Setting, full_setting, has_windows, role, settings_of
 from nha_eval.plots._summary import INTERVAL, common_mean, longest_groups, of_group, task_scores
 
+from .differences import NO_DIFFERENCE, Differences, significance
 from .tables import share, size, times
 
 # More models than these are left to the tables.
@@ -25,8 +27,10 @@ _AT_MOST = 4
 _SAME = ["length", "batch_size", "dtype", "device"]
 
 
-def headline(frames: Frames) -> list[str]:
-    """Sentences, the most telling first; one that says so when the run has nothing to compare yet."""
+def headline(frames: Frames, found: Differences | None = None) -> list[str]:
+    """Sentences, the most telling first; one that says so when the run has nothing to compare yet. `found` are the run's
+    paired comparisons."""
+    found = found or Differences()
     tasks = task_scores(frames.scores)
     settings = settings_of(tasks, frames.costs)
     models = [model for model in dict.fromkeys(model for model, _ in settings) if has_windows(settings, model)]
@@ -36,7 +40,8 @@ def headline(frames: Frames) -> list[str]:
         # Slots first, the window alone beside them.
         ordered = sorted(models, key=lambda model: role(models, model) != "NHA")[:_AT_MOST]
         for suite, length in longest_groups(tasks):
-            said += _suite_sentences(of_group(tasks, suite, length), suite, length, window, settings, ordered)
+            here = Group(of_group(tasks, suite, length), suite, length, found)
+            said += _suite_sentences(here, window, settings, ordered)
         for model in ordered:
             said += _cost_sentences(frames.costs, settings, models, model, window)
     if said:
@@ -76,14 +81,34 @@ class Score:
         return "above" if self.value > other.value else "below"
 
 
-def _suite_sentences(
-    rows: pd.DataFrame, suite: str, length: float, window: str, settings: list[Setting], models: list[str]
-) -> list[str]:
+@dataclass(frozen=True)
+class Group:
+    """A suite at one length: rows of `task_scores`, and the run's paired comparisons."""
+
+    rows: pd.DataFrame
+    suite: str
+    length: float  # tokens; NaN: texts at their own length
+    found: Differences
+
+    def paired(self, setting: Setting, score: Score, base: Score) -> dict | None:
+        """The comparison that tested score.value - base.value."""
+        return self.found.of_suite(setting, self.suite, self.length, score.value - base.value)
+
+    def verdict(self, setting: Setting, score: Score, base: Score) -> str:
+        """As `Score.verdict`, by the paired comparison where there is one."""
+        row = self.paired(setting, score, base)
+        if row is None:
+            return score.verdict(base)
+        return "same" if row["verdict"] == NO_DIFFERENCE else "above" if row["difference"] > 0 else "below"
+
+
+def _suite_sentences(group: Group, window: str, settings: list[Setting], models: list[str]) -> list[str]:
+    rows, length = group.rows, group.length
     here = set(settings_of(rows))
     present = [model for model in models if (model, window) in here]
     if not present:
         return []
-    name = clean_text(suite, 48)
+    name = clean_text(group.suite, 48)
     at = f"At a window of {window}" + ("" if math.isnan(length) else f" and {length:,.0f} tokens")
     full = full_setting(settings, present[0])
     sharing = [model for model in present if full_setting(settings, model) == full]
@@ -97,13 +122,13 @@ def _suite_sentences(
     base, others = scores[0], dict(zip(sharing, scores[1:], strict=True))
     all_tasks = rows["task"].nunique()
     part = f" (on {shared} of {all_tasks} tasks)" if shared < all_tasks else ""
-    said = [_kept_sentence(at, name + part, base, others, majority)]
+    said = [_kept_sentence(at, name + part, base, others, majority, group, window)]
     if len(sharing) >= 2:
         said[0] += " " + _between_sentence(sharing[0], sharing[1], others)
     # A score that the constant answer reaches cannot tell windows apart, so no window is called enough on it.
     if _at_floor(base, majority):
         return said
-    return said + _narrowest_sentence(rows, name, full, sharing)
+    return said + _narrowest_sentence(group, name, full, sharing)
 
 
 def _at_floor(base: Score, majority: float) -> bool:
@@ -111,7 +136,9 @@ def _at_floor(base: Score, majority: float) -> bool:
     return base.value <= floor + (0 if math.isnan(base.stderr) else INTERVAL * base.stderr)
 
 
-def _kept_sentence(at: str, name: str, base: Score, others: dict[str, Score], majority: float) -> str:
+def _kept_sentence(
+    at: str, name: str, base: Score, others: dict[str, Score], majority: float, group: Group, window: str
+) -> str:
     listed = list(others)
     if _at_floor(base, majority):
         floor = "0" if math.isnan(majority) else f"the constant answer's {majority:.2f}"
@@ -120,7 +147,11 @@ def _kept_sentence(at: str, name: str, base: Score, others: dict[str, Score], ma
         return f"{at}, {name} cannot tell settings apart: {finding} ({pairs})."
     parts = []
     for model, found in others.items():
-        verdict = {"same": ", not distinguishable from it", "above": ", more than it"}.get(found.verdict(base), "")
+        row = group.paired((model, window), found, base)
+        if row is not None:
+            verdict = f"; {significance(row)}"
+        else:
+            verdict = {"same": ", not distinguishable from it", "above": ", more than it"}.get(found.verdict(base), "")
         kept = (
             f"keeps {share(found.value / base.value)} of full attention's {name} score"
             if not parts
@@ -144,25 +175,26 @@ def _between_sentence(first: str, second: str, others: dict[str, Score]) -> str:
     return f"{_capital(one)} is {gap:.2f} {'ahead of' if verdict == 'above' else 'behind'} {two}."
 
 
-def _narrowest_sentence(rows: pd.DataFrame, name: str, full: Setting, models: list[str]) -> list[str]:
+def _narrowest_sentence(group: Group, name: str, full: Setting, models: list[str]) -> list[str]:
     """How wide a window has to be for each model, those with the same answer said together."""
     answers: dict[str, list[str]] = {}
     for model in models:
-        if answer := _narrowest(rows, full, model):
+        if answer := _narrowest(group, full, model):
             answers.setdefault(answer, []).append(role(models, model))
     said = [answer.format(names=_joined(names), verb="is" if len(names) == 1 else "are") for answer, names in answers.items()]
     return [f"On {name}, {'; '.join(said)}."] if said else []
 
 
-def _narrowest(rows: pd.DataFrame, full: Setting, model: str) -> str:
+def _narrowest(group: Group, full: Setting, model: str) -> str:
     """The answer, to be filled with names and verb: from which window on is none distinguishably below full attention?"""
-    own = [window for name, window in settings_of(rows) if name == model and window.isdecimal()]
+    own = [window for name, window in settings_of(group.rows) if name == model and window.isdecimal()]
     if len(own) < 2:
         return ""
     verdicts = {}
     for window in own:
-        figures, shared, _ = common_mean(rows, [full, (model, window)])
-        verdicts[window] = Score(*figures[1]).verdict(Score(*figures[0])) if shared else "unknown"
+        figures, shared, _ = common_mean(group.rows, [full, (model, window)])
+        base, score = (Score(*pair) for pair in figures) if shared else (None, None)
+        verdicts[window] = group.verdict((model, window), score, base) if shared else "unknown"
     if "unknown" in verdicts.values():
         return ""
     enough = None

@@ -12,6 +12,7 @@ from nha_eval.plots._frames import Frames
 from .answers import Answer
 from .beside import beside_table, beside_text
 from .content import cost_tables, environment_table, every_score, suite_table, task_tables
+from .differences import TITLE, Differences, difference_text, suite_differences, task_differences
 from .doctor import doctor_table, doctor_text, without_stamps
 from .inside import inside_tables, inside_text
 from .status import failures
@@ -22,7 +23,8 @@ METHOD = (
     "for recall; for choices acc_norm where the task reports it, else acc. Values are ± one standard error, clustered where "
     "questions share a context; where all contexts scored alike, it is that of as many independent questions with two right "
     "and two wrong ones added. That of a suite is combined from its tasks taken as independent. Bars in plots, and “not "
-    "distinguishable”, mean 95% intervals (1.96 standard errors); that is cautious, as the settings answer the same questions. "
+    "distinguishable”, mean 95% intervals (1.96 standard errors); that is cautious, as the settings answer the same questions, "
+    "and where a paired comparison with the reference was made, it decides instead. "
     "The constant answer is the best score to be had by always giving the same answer. Contexts cut: the share of documents "
     "that lost tokens, to their protocol or because the model holds no more. Answers surviving: of the documents whose whole "
     "context holds an answer, the share that still do after the cut."
@@ -57,7 +59,13 @@ class Section:
 
 
 def make_sections(
-    frames: Frames, answers: list[Answer], pictures: dict[str, Picture], environment: dict, command: str, spec: str
+    frames: Frames,
+    answers: list[Answer],
+    pictures: dict[str, Picture],
+    environment: dict,
+    command: str,
+    spec: str,
+    found: Differences,
 ) -> list[Section]:
     """The sections that have something to show."""
 
@@ -67,12 +75,13 @@ def make_sections(
     suites = suite_table(frames)
     known = {"window-accuracy", "slot-share", "latency-length", "memory-length", "accuracy-cost"}
     others = [picture for kind, picture in pictures.items() if kind not in known]
-    failed = failures(frames)
+    failed, paired = failures(frames), suite_differences(found)
     beside, doctor = beside_table(frames, environment), doctor_table(environment)
     about = environment_table(without_stamps(environment))
     code = [*([("The command", command)] if command else []), *([("The spec", spec)] if spec else [])]
     sections = [
         Section("accuracy", "Accuracy against window", [], of("window-accuracy"), [suites] if suites else []),
+        Section("differences", TITLE, difference_text(found), [], [paired] if paired else [], [], task_differences(found)),
         Section(
             "accuracy-cost",
             "Accuracy against cost",

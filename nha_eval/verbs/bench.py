@@ -1,12 +1,12 @@
-"""`bench op`, `bench model`: time and memory of the operator and of whole models beside their peers; `bench show`: the same of
-figures that are there already."""
+"""`bench op`, `bench model`: time and memory of the operator and of whole models beside their peers; `bench harness`: what the
+evaluation itself costs beside plain lm-eval; `bench show`: the same of figures that are there already."""
 
 import os
 from typing import Annotated
 
 import typer
 
-HELP = "Time and memory of the operator, and of whole models, beside their peers, measured in one run."
+HELP = "Time and memory of the operator, of whole models and of the harness, beside their peers, measured in one run."
 EXAMPLES = {
     "op": (
         "Example: [bold]python run_eval.py bench op --shape A --length 2048,32768 --only nha,flex[/bold]\n\n"
@@ -18,10 +18,17 @@ EXAMPLES = {
         "The same command goes on where it stopped, and several with unlike [bold]--model[/bold] fill one folder; figures of "
         "another machine or of changed sources need [bold]--fresh[/bold] or another [bold]--out[/bold]."
     ),
+    "harness": (
+        "Example: [bold]python run_eval.py bench harness --task commonsense_social_iqa --limit 100[/bold]\n\n"
+        "The same command goes on where it stopped; figures of another machine or of changed sources need [bold]--fresh[/bold] "
+        "or another [bold]--out[/bold]."
+    ),
     "show": "Example: [bold]python run_eval.py bench show results/runs/bench-op[/bold]",
 }
 MOST = 2**31 - 1  # tokens or sequences: positions are 32 bits wide in places
-OUT, MODEL_OUT = "results/runs/bench-op", "results/runs/bench-model"
+OUT, MODEL_OUT, HARNESS_OUT = "results/runs/bench-op", "results/runs/bench-model", "results/runs/bench-harness"
+BASE = "smollm2-135m"
+HARNESS_TASK = "commonsense_social_iqa"
 
 
 def op(
@@ -153,8 +160,79 @@ def model(
     return run(ModelRun(cases, chosen, kind, place, seed, RowBudget(seconds, repeats), fresh))
 
 
+def harness(
+    model: Annotated[str, typer.Option(help="smollm2-135m, or a checkpoint's folder that Transformers loads.")] = BASE,
+    task: Annotated[
+        list[str] | None, typer.Option(help=f"Tasks, each by both: recall_needle,... Default: {HARNESS_TASK}.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Documents of a task.")] = 100,
+    window: Annotated[list[str] | None, typer.Option(help="Windows of the sweep. Default: 16,64,256,1024,full.")] = None,
+    sweep_limit: Annotated[int, typer.Option(help="Documents of a task at each window of the sweep.")] = 10,
+    repeats: Annotated[int, typer.Option(help="Times that each side is run, in turn.")] = 3,
+    batch: Annotated[int, typer.Option(help="Sequences at a time, on both sides.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32. auto: bfloat16 on a GPU.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what the folder holds.")] = False,
+    out: Annotated[str, typer.Option(metavar="PATH", help="Folder of the table and environment.json.")] = HARNESS_OUT,
+) -> int:
+    """What `eval` costs beside plain `lm_eval` on the same task, and what a sweep of windows saves over separate runs.
+
+    Both sides take turns: whole processes, scoring alone, and the sweep. Scores must be the same, or nothing is compared.
+    """
+    from nha_eval.errors import UserError
+    from nha_eval.paths import user_path
+    from nha_eval.spec import parse_window
+
+    place = user_path(out, "--out")
+    counts = {"limit": limit, "sweep-limit": sweep_limit, "repeats": repeats, "batch": batch}
+    for name, count in counts.items():
+        if not 1 <= count <= MOST:
+            raise UserError(f"--{name} {count}: wanted is an integer from 1 to {MOST}")
+    tasks = _split("task", task) or [HARNESS_TASK]
+    try:
+        windows = tuple(dict.fromkeys(str(parse_window(text)) for text in _split("window", window) or ()))
+    except ValueError as problem:
+        raise UserError(f"--window: {problem}") from problem
+    if len(windows) == 1:
+        raise UserError(f"--window {windows[0]}: wanted are two windows at least, as in --window 64,full")
+    folder = None if model == BASE else user_path(model, "--model").absolute()
+    if folder is not None and not (folder / "config.json").is_file():
+        raise UserError(f"--model {model!r}: wanted is {BASE}, or a checkpoint's folder with its config.json")
+    from nha_eval.evaluate import known_suites
+    from nha_eval.plan import chosen_tasks
+    from nha_eval.spec import make_spec
+
+    chosen_tasks(make_spec({"tasks": tasks}, {}, where="--task"), known_suites())
+    _wait_idly()
+    from models.assets import AssetCorrupt, AssetUnavailable, smollm2_folder
+    from nha_eval.bench.harness import WINDOWS, HarnessRun, run
+    from nha_eval.bench.machine import resolve_device
+
+    chosen, kind = resolve_device(device, dtype)
+    try:
+        checkpoint = folder or smollm2_folder()
+    except (AssetUnavailable, AssetCorrupt) as problem:
+        raise UserError(f"--model {model} cannot be had: {problem}; give a checkpoint's folder with --model") from problem
+    return run(
+        HarnessRun(
+            checkpoint,
+            BASE if folder is None else folder.name,
+            tasks,
+            place,
+            chosen,
+            kind,
+            limit=limit,
+            windows=windows or WINDOWS,
+            sweep_limit=sweep_limit,
+            repeats=repeats,
+            batch=batch,
+            fresh=fresh,
+        )
+    )
+
+
 def show(
-    run: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder that `bench op` or `bench model` wrote.")] = OUT,
+    run: Annotated[str, typer.Argument(metavar="FOLDER", help="The folder that one of the other verbs wrote.")] = OUT,
 ) -> int:
     """Print a folder's tables and draw their pictures, as of figures brought from another machine."""
     from nha_eval.bench import rows
@@ -162,21 +240,24 @@ def show(
     from nha_eval.paths import user_path
 
     folder = user_path(run, "folder")
-    kinds = [table for table in (rows.OP, rows.MODEL) if (folder / table.file).is_file()]
+    kinds = [table for table in (rows.OP, rows.MODEL, rows.HARNESS) if (folder / table.file).is_file()]
     if not kinds:
         raise UserError(
-            f"no table of `bench op` or `bench model` in {folder}; give the folder that one of them wrote, such as {OUT}"
+            f"no table of `bench op`, `bench model` or `bench harness` in {folder}; give the folder that one of them wrote, "
+            f"such as {OUT}"
         )
     for table in kinds:
         if table is rows.OP:
             from nha_eval.bench.op import show as show_folder
-        else:
+        elif table is rows.MODEL:
             from nha_eval.bench.model import show as show_folder
+        else:
+            from nha_eval.bench.harness import show as show_folder
         show_folder(folder)
     return 0
 
 
-COMMANDS = {"op": op, "model": model, "show": show}
+COMMANDS = {"op": op, "model": model, "harness": harness, "show": show}
 
 
 def _split(name: str, values: list[str] | None) -> list[str] | None:

@@ -116,6 +116,19 @@ bench_model = flags(
         **{"checkpointing": ("maybe", "true", ","), "seconds": ("0", "nan", "inf", "-1"), "repeats": ("0", "-1", "x", "1.5")},
     },
 )
+bench_harness = flags(
+    ["bench", "harness"],
+    {
+        **{"model": ["smollm2-135m"], "task": ["recall_needle", "commonsense_social_iqa,recall_facts"], "limit": ["1", "50"]},
+        **{"window": ["16,full", "0,64"], "sweep-limit": ["3"], "repeats": ["1"], "batch": ["2"], "dtype": ["float32"]},
+        **{"device": ["cpu"], "out": ["figures"]},
+    },
+    {
+        **{"model": NO_NAME, "task": ("recall_needles", *NO_NAME), "window": ("full", "16", "16,wide", ",", "-1,16")},
+        **dict.fromkeys(("limit", "sweep-limit", "repeats", "batch"), NO_NUMBER),
+        **{name: COMMON_BAD[name] for name in ("device", "dtype", "out")},
+    },
+)
 doctor = flags(
     ["doctor"],
     {"mixer": ["nha", "gla"], "device": ["cpu"], "data": ["cache"]},
@@ -134,4 +147,5 @@ def others(text):
 
 
 eval_inputs = (specs(), specs(), specs(), files(), files(), eval_options(), eval_options())
-inputs = st.one_of(*eval_inputs, places(), bench_op, bench_model, doctor, words.map(others).flatmap(st.sampled_from))
+benches = (bench_op, bench_model, bench_harness)
+inputs = st.one_of(*eval_inputs, places(), *benches, doctor, words.map(others).flatmap(st.sampled_from))

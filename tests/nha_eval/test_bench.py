@@ -371,7 +371,7 @@ def test_figures_of_other_sources_or_machines_are_not_mixed(tmp_path, capsys, mo
         (["op", "--dtype", "int4"], "dtype 'int4'"),
         (["op", "--repeat", "-1"], "wanted are milliseconds"),
         (["op", "--only", "flex", "--phase", "decode"], "flex cannot do decode"),
-        (["show", "nowhere"], "no table of `bench op` or `bench model` in nowhere"),
+        (["show", "nowhere"], "no table of `bench op`, `bench model` or `bench harness` in nowhere"),
         (["oop"], "oop"),
         ([], "--help"),
     ],
@@ -384,7 +384,7 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["op", "model", "show"])
+@pytest.mark.parametrize("command", ["op", "model", "harness", "show"])
 def test_help_has_an_example_and_imports_nothing_heavy(command):
     code = (
         f"import sys; from nha_eval import cli; code = cli.run(['bench', '{command}', '--help']); "

@@ -32,6 +32,8 @@ def reached(monkeypatch, tmp_path):
     monkeypatch.setattr(runner.Run, "go", lambda run: found.append(run) or 0)
     monkeypatch.setattr("nha_eval.bench.op.run", lambda wanted: found.append("reached") or 0)
     monkeypatch.setattr("nha_eval.bench.model.run", lambda wanted: found.append("reached") or 0)
+    monkeypatch.setattr("nha_eval.bench.harness.run", lambda wanted: found.append("reached") or 0)
+    monkeypatch.setattr("models.assets.smollm2_folder", lambda: tmp_path)
     monkeypatch.setattr("nha_eval.doctor.machine.look", lambda checks: [])
     monkeypatch.setattr("nha_eval.doctor.mixers.examine_mixer", lambda *_: (_ for _ in ()).throw(SystemExit(0)))
     return found
