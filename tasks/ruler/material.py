@@ -13,11 +13,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.hub_data import AnySplit, read_local
 from tasks.ruler.questions import Passages, Question
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LICENCES = {"essays": "all rights reserved by their author", "ruler_squad": "CC BY-SA 4.0", "hotpotqa": "CC BY-SA 4.0"}
 # After a full stop, question or exclamation mark, perhaps in quotes or brackets, before what can begin a sentence.
 _SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["')\]]))\s+(?=["'(\[]?[A-Z0-9])""")
 _HUB = {"essays": (None, "train"), "ruler_squad": (None, "validation"), "hotpotqa": ("distractor", "validation")}
@@ -29,10 +33,7 @@ def read(source: str, given: str | Path | None, hub_id: str | None = None) -> An
     Raises ValueError for local data that cannot be used, OSError (of several kinds) where the hub cannot give it.
     """
     if given is None:
-        import datasets
-
-        config, split = _HUB[source]
-        return READERS[source](datasets.load_dataset(hub_id, config, split=split))
+        return READERS[source](of_hub(source, hub_id))
     place = Path(given).expanduser()
     if not place.exists():
         raise ValueError(f"no such data: {str(given)!r}: {_WANTED[source]}")
@@ -41,6 +42,14 @@ def read(source: str, given: str | Path | None, hub_id: str | None = None) -> An
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, OSError) as problem:
         told = f"it lacks {problem}" if isinstance(problem, KeyError) else str(problem)
         raise ValueError(f"data {str(given)!r} cannot be read: {' '.join(told.split())}: {_WANTED[source]}") from problem
+
+
+def of_hub(source: str, hub_id: str) -> "Dataset":
+    """The split that the tasks read. Raises OSError (of several kinds) where the hub cannot give it."""
+    import datasets
+
+    config, split = _HUB[source]
+    return datasets.load_dataset(hub_id, config, split=split)
 
 
 def _content(source: str, place: Path) -> Any:
