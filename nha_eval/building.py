@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from tasks.tokenizing import counting_with
 
 SILENCE_LASTS = 60.0  # seconds
 _silent_since = [-math.inf]
-# Kinds of the hub's client that are no OSError.
-_HUB_PACKAGES = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
 
 
 def build(
@@ -88,7 +86,7 @@ def _having(name: str, wanted: list[str]) -> Iterator[None]:
         with _hub_mode():
             yield
     except Exception as problem:
-        from_hub = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in _HUB_PACKAGES
+        from_hub = isinstance(problem, OSError) or type(problem).__module__.split(".")[0] in hub.CLIENT_PACKAGES
         if not from_hub:
             raise
         raise AssetUnavailable(f"the data of task {name!r} cannot be had: {one_line(problem)}") from problem
@@ -120,13 +118,9 @@ def _hub_mode() -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not all(before) and not _hub_answers():
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
+    asked_for = constants.HF_HUB_OFFLINE and datasets.config.HF_HUB_OFFLINE
+    with nullcontext() if asked_for or _hub_answers() else hub.switched_off():
         yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _hub_answers() -> bool:

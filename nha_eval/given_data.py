@@ -16,6 +16,7 @@ from typing import Any
 from nha_eval.errors import UserError, nearest
 from nha_eval.paths import user_path
 from tasks.hub_data import names_of, read_local
+from tasks.ruler import material
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,16 @@ def look_over(datasets: dict[str, str], tasks: Iterable[Any], known: Iterable[An
     """
     if not datasets:
         return {}
+    known = list(known)
     names = {name for task in known for source in task.sources for name in names_of(*source)}
     for name, path in datasets.items():
         if name not in names:
             raise UserError(f"--data {name}={path}: no task reads data named {name!r}; {nearest(name, sorted(names))}")
-    found = {name: _look_over(name, path, [task for task in tasks if _reads(task, name)]) for name, path in datasets.items()}
+    sources = {name: source for task in known for source, hub_id in task.sources for name in names_of(source, hub_id)}
+    found = {
+        name: _look_over(name, path, sources[name], [task for task in tasks if _reads(task, name)])
+        for name, path in datasets.items()
+    }
     for name in found:
         if not any(_reads(task, name) for task in tasks):
             print(f"note: none of the tasks asked for reads {name}; --data {name}=... is not used", file=sys.stderr)
@@ -55,11 +61,14 @@ def _reads(task: Any, name: str) -> bool:
     return any(name in names_of(*source) for source in task.sources)
 
 
-def _look_over(name: str, path: str, tasks: list[Any]) -> GivenData:
+def _look_over(name: str, path: str, source: str, tasks: list[Any]) -> GivenData:
     from tasks.hub_recall import SPLIT, check_fields
 
     place = user_path(path, f"--data {name}").absolute()
     try:
+        if source in material.READERS:
+            material.read(source, place)
+            return GivenData(name, str(place), digest_of(place))
         found = read_local(place)
         shown = next((task for task in tasks if task.shots), None)
         if shown is not None and place.is_file():

@@ -5,12 +5,16 @@ question is put on a thread and waited for no longer than PATIENCE. HF_HUB_OFFLI
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nha_eval.errors import UserError, one_line
 
 PATIENCE = 5.0  # seconds
+# Whose errors, where they are no OSError, tell of the hub and not of this project.
+CLIENT_PACKAGES = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
 
 
 def ask(url: str, patience: float = PATIENCE) -> Any:
@@ -46,6 +50,20 @@ def reachable(patience: float = PATIENCE) -> tuple[bool, str]:
     except OSError as problem:
         return False, one_line(str(problem))
     return True, constants.ENDPOINT
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Inside, the hub's clients keep to their local caches."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def find_model(name: str) -> tuple[str, Path]:

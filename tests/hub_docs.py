@@ -70,6 +70,49 @@ DROP = [
         "answers": ["10"],
     }
 ]
+ESSAYS = [
+    {"text": " ".join(f"Essay {number} says in line {i} that nothing follows." for i in range(40))} for number in range(3)
+]
+SQUAD_ARTICLES = {
+    "version": "v2.0",
+    "data": [
+        {
+            "title": f"Town {town}",
+            "paragraphs": [
+                {
+                    "context": f"Town {town} has mill number {mill}, which Ada{town}x{mill} Lind built in 17{town}{mill}.",
+                    "qas": [
+                        {
+                            "id": f"{town}-{mill}-a",
+                            "question": f"Who built mill {mill} of town {town}?",
+                            "answers": [
+                                {"text": f"Ada{town}x{mill} Lind", "answer_start": 30},
+                                {"text": f"Ada{town}x{mill}", "answer_start": 30},
+                            ],
+                            "is_impossible": False,
+                        },
+                        {"id": f"{town}-{mill}-b", "question": "Why?", "answers": [], "is_impossible": True},
+                    ],
+                }
+                for mill in range(4)
+            ],
+        }
+        for town in range(3)
+    ],
+}
+HOTPOT = [
+    {
+        "_id": str(i),
+        "question": f"In which land is the town of ship {i}?",
+        "answer": f"Orlen{i}",
+        "context": [
+            [f"Ship {i}", [f"Ship {i} was built in Tarn{i}.", " It sank."]],
+            [f"Tarn{i}", [f"Tarn{i} is a town in Orlen{i}."]],
+            ["Aside", ["Nothing is known of it."]],
+        ],
+    }
+    for i in range(6)
+]
 DOCS = {
     **{"fda": FDA, "swde": SWDE, "squad": SQUAD, "triviaqa": TRIVIAQA, "drop": DROP},
     **{"nq_512": NQ, "nq_1024": NQ, "nq_2048": NQ},
@@ -85,7 +128,11 @@ def write(path: Path, docs: list[dict]) -> str:
 
 def write_all(folder: Path) -> dict[str, str]:
     """A file for each data set; name -> path."""
-    return {name: write(folder / f"{name}.jsonl", docs) for name, docs in DOCS.items()}
+    paths = {name: write(folder / f"{name}.jsonl", docs) for name, docs in {**DOCS, "essays": ESSAYS}.items()}
+    for name, content in (("ruler_squad", SQUAD_ARTICLES), ("hotpotqa", HOTPOT)):
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        paths[name] = str(folder / f"{name}.json")
+    return paths
 
 
 def word_tokenizer(begin: str | None = None) -> PreTrainedTokenizerFast:

@@ -1,8 +1,8 @@
 """From rows to scores: each task's primary metric, the mean over a suite's tasks, and the constant answer beside
 it.
 
-The primary metric of a task is the first of PRIMARY that it reports (`contains` for recall, `acc_norm` before `acc`
-for choices). A suite's score is the unweighted mean over its tasks, one length at a time; its standard error is
+The primary metric of a task is the first of PRIMARY that it reports (`contains` for recall, RULER's own, `acc_norm` before
+`acc` for choices). A suite's score is the unweighted mean over its tasks, one length at a time; its standard error is
 sqrt(sum of squares) / tasks, tasks taken as independent. Where all contexts of a task happen to score alike, its
 standard error is not zero but that of as many independent documents with two right and two wrong answers added (Agresti and
 Coull 1998): a handful of contexts is no certainty. Metrics where less is better (perplexity) enter no suite
@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-PRIMARY = ("contains", "acc_norm", "acc", "exact_match", "em", "f1")
+PRIMARY = ("contains", "string_match_all", "string_match_part", "acc_norm", "acc", "exact_match", "em", "f1")
 MAJORITY = "majority"
 LOWER_IS_BETTER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "loss")
 # Half the width of a 95% interval in standard errors.

@@ -20,11 +20,12 @@ from .tables import Table
 
 METHOD = (
     "A suite's score is the unweighted mean over its tasks of each task's primary metric, one length at a time: contains "
-    "for recall; for choices acc_norm where the task reports it, else acc. Values are ± one standard error, clustered where "
-    "questions share a context; where all contexts scored alike, it is that of as many independent questions with two right "
-    "and two wrong ones added. That of a suite is combined from its tasks taken as independent. Bars in plots, and “not "
-    "distinguishable”, mean 95% intervals (1.96 standard errors); that is cautious, as the settings answer the same questions, "
-    "and where a paired comparison with the reference was made, it decides instead. "
+    "for recall; for RULER the share of answers found (any of them for its questions); for choices acc_norm where the task "
+    "reports it, else acc. Values are ± one standard error, clustered where questions share a context; where all contexts "
+    "scored alike, it is that of as many independent questions with two right and two wrong ones added. That of a suite is "
+    "combined from its tasks taken as independent. Bars in plots, and “not distinguishable”, mean 95% intervals (1.96 "
+    "standard errors); that is cautious, as the settings answer the same questions, and where a paired comparison with the "
+    "reference was made, it decides instead. "
     "The constant answer is the best score to be had by always giving the same answer. Contexts cut: the share of documents "
     "that lost tokens, to their protocol or because the model holds no more. Answers surviving: of the documents whose whole "
     "context holds an answer, the share that still do after the cut."

@@ -32,13 +32,18 @@ def load(name: str, metadata: dict = SMALL):
     return manager.load(name)["tasks"][name]
 
 
+def small(info: TaskInfo) -> dict:
+    """Metadata for a few documents of the task, at the shortest length that it takes."""
+    return {**SMALL, "lengths": [max(512, info.least_length)]}
+
+
 def prompt(task, doc: dict) -> str:
     return task.fewshot_context(doc, task.config.num_fewshot or 0)
 
 
 @pytest.mark.parametrize("info", TASKS, ids=lambda info: info.name)
 def test_gold_scores_100_and_empty_0(small_data, info: TaskInfo):
-    task = load(info.name)
+    task = load(info.name, small(info))
     docs = list(task.test_docs())
     assert docs
     for doc in docs:
@@ -57,17 +62,19 @@ def test_gold_scores_100_and_empty_0(small_data, info: TaskInfo):
 
 @pytest.mark.parametrize("info", TASKS, ids=lambda info: info.name)
 def test_what_the_suite_says_is_what_lm_eval_loads(small_data, info: TaskInfo):
-    task = load(info.name)
+    task = load(info.name, small(info))
     assert str(task.VERSION) == info.version
     assert task.config.metadata["protocol"] == info.protocol
-    assert info.protocol == {"recall": "pla", "recall-twice": "pla-twice"}.get(info.suite, info.suite)
+    named = {"recall": "pla", "recall-twice": "pla-twice", "ruler": "ruler, own words", "ruler-local": "ruler, own words"}
+    assert info.protocol == named.get(info.suite, info.suite)
     assert info.name.startswith(("recall_", "commonsense_", "ruler_"))
     assert info.has_lengths == bool(info.default_lengths) == info.name.startswith(("recall_", "ruler_"))
 
 
 @pytest.mark.parametrize("suite", TAGS)
 def test_a_suite_is_an_lm_eval_tag(small_data, suite):
-    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=SMALL)
+    metadata = small(max(suite_tasks(suite), key=lambda info: info.least_length))
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=metadata)
     assert sorted(manager.load(suite)["tasks"]) == [info.name for info in suite_tasks(suite)]
 
 
@@ -114,6 +121,11 @@ def test_a_group_names_its_members_for_plain_lm_eval():
     for suite in groups:
         listed = [item if isinstance(item, str) else item["group"] for item in manager.task_index[suite].cfg["task"]]
         assert sorted(listed) == [info.name for info in suite_tasks(suite)]
+
+
+def test_no_suite_mixes_protocols():
+    for suite in suite_names():
+        assert len({info.protocol for info in suite_tasks(suite)}) == 1, suite
 
 
 def test_lengths_come_from_lm_evals_metadata():
