@@ -143,7 +143,7 @@ def others(text):
     lists = [["list", f"x{text}"], ["list", "--json=1"], ["list", f"--x{text}"], ["report"], ["report", "nowhere", f"x{text}"]]
     evals = [["eval"], ["eval", f"--x{text}"], ["eval", "quickstart", f"x{text}"], ["eval", "--model"]]
     more = [[f"x{text}"], ["bench", f"x{text}"], ["bench", "show", "nowhere", "x"], ["doctor", f"x{text}"]]
-    more += [["prefetch"], ["prefetch", f"no {text}"], ["prefetch", "ruler", f"--data=no{text}=x"]]
+    more += [["prefetch"], ["prefetch", f"no {text}"], ["prefetch", "ruler", f"--x{text}"]]
     return [Input(arguments) for arguments in (*plots, *lists, *evals, *more)]
 
 
