@@ -18,11 +18,11 @@ from models.assets import smollm2_folder
 from nha_eval.evaluate import known_suites
 from tasks import TASKS_PATH
 
-pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.assets, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
 SUITES = ("recall-local", "commonsense-local", "recall", "recall-lmeval")
-LENGTH, LIMIT = 512, 3
+LENGTH, LIMIT = 512, 2
 # Where lm-eval's own tasks look for them: `datasets` takes a folder of that name for the hub's.
 HUB_IDS = {"fda": "hazyresearch/based-fda", "swde": "hazyresearch/based-swde-v2", "squad": "hazyresearch/based-squad"}
 
