@@ -20,6 +20,7 @@ from nha_eval.stats import holm
 OK, REFUSED, MISSING = "ok", "refused", "missing"
 LEVEL = 0.05  # of the table as a whole
 NO_DIFFERENCE = "no difference shown"
+TOO_FEW = "too few to tell"  # contexts: whatever their answers, no p of the table could have been below LEVEL
 BY = ("task", "suite")
 
 
@@ -51,7 +52,7 @@ def compare_all(pairs: list[Pair], only: Only, *, seed: int = 0) -> list[dict[st
     compared = [row for row in rows if row["status"] == OK]
     for row, p in zip(compared, holm([row["p"] for row in compared]), strict=True):
         row["p_holm"] = float(p)
-        row["verdict"] = _verdict(row)
+        row["verdict"] = _verdict(row, len(compared))
     return rows
 
 
@@ -148,7 +149,9 @@ def _figures(found: Paired) -> dict[str, Any]:
     }
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(row: dict[str, Any], compared: int) -> str:
     if row["p_holm"] >= LEVEL or row["difference"] == 0:
-        return NO_DIFFERENCE
+        # Both tests' least p: all contexts that differ do so in one direction. Holm multiplies the table's least by its rows.
+        least = compared * 2.0 ** (1 - row["clusters"])
+        return TOO_FEW if least >= LEVEL and row["difference"] else NO_DIFFERENCE
     return "A is better" if (row["difference"] > 0) != is_lower_better(row["metric"]) else "B is better"

@@ -16,7 +16,7 @@ from nha_eval.comparison.choose import reference_pairs
 from nha_eval.comparison.figures import is_lower_better
 from nha_eval.comparison.folders import RunScores, Setting, read_run
 from nha_eval.comparison.show import chance, documents, name_runs, notes, task
-from nha_eval.comparison.table import LEVEL, MISSING, NO_DIFFERENCE, OK, Only, compare_all
+from nha_eval.comparison.table import LEVEL, MISSING, NO_DIFFERENCE, OK, TOO_FEW, Only, compare_all
 from nha_eval.errors import UserError
 from nha_eval.plots._frames import Frames, clean_text
 from nha_eval.plots._settings import setting_label, settings_of, suite_label
@@ -55,6 +55,8 @@ def significance(row: dict[str, Any]) -> str:
     """`the loss is significant, p = 0.012`; p is Holm's."""
     p = chance(row["p_holm"])
     p = f"p {p}" if p.startswith("<") else f"p = {p}"
+    if row["verdict"] == TOO_FEW:
+        return f"too few contexts to tell, {p}"
     if row["verdict"] == NO_DIFFERENCE:
         return f"no difference shown, {p}"
     return f"the {'gain' if row['difference'] > 0 else 'loss'} is significant, {p}"
@@ -93,7 +95,8 @@ def difference_text(found: Differences) -> list[str]:
         "Each setting and its reference answered the same documents, and are compared document by document, contexts kept "
         f"together. Difference: setting less reference, with a 95% interval by itself. Significant: p below {LEVEL} after "
         f"Holm's correction over the table's {few}; the headline's p are these. “No difference shown” does not mean equal: "
-        "the interval says how much could be there. As `compare RUN --by suite` gives it (docs/COMPARE.md)."
+        "the interval says how much could be there. “Too few to tell”: with so few contexts no outcome could have been "
+        "significant in this table. As `compare RUN --by suite` gives it (docs/COMPARE.md)."
     )
     return [how, *(clean_text(note, 400) for note in notes([row for row in found.suites if row["status"] != MISSING]))]
 

@@ -19,7 +19,7 @@ from nha_eval.plots._lines import measured
 from nha_eval.plots._settings import Setting, full_setting, has_windows, role, settings_of
 from nha_eval.plots._summary import INTERVAL, common_mean, longest_groups, of_group, task_scores
 
-from .differences import NO_DIFFERENCE, Differences, significance
+from .differences import NO_DIFFERENCE, TOO_FEW, Differences, significance
 from .tables import share, size, times
 
 # More models than these are left to the tables.
@@ -99,7 +99,9 @@ class Group:
         row = self.paired(setting, score, base)
         if row is None:
             return score.verdict(base)
-        return "same" if row["verdict"] == NO_DIFFERENCE else "above" if row["difference"] > 0 else "below"
+        if row["verdict"] in (NO_DIFFERENCE, TOO_FEW):
+            return "same" if row["verdict"] == NO_DIFFERENCE else "unknown"
+        return "above" if row["difference"] > 0 else "below"
 
 
 def _suite_sentences(group: Group, window: str, settings: list[Setting], models: list[str]) -> list[str]:

@@ -106,6 +106,18 @@ def test_a_suite_in_which_all_documents_differ_alike_has_no_interval(tmp_path):
     assert float(row["p"]) == 2 / 2**7 and row["verdict"] == "A is better"
 
 
+@pytest.mark.parametrize(("contexts", "verdict"), [(6, "too few to tell"), (7, "B is better")])
+def test_where_no_answers_could_have_told_the_verdict_says_so(tmp_path, contexts, verdict):
+    """Two rows: with 6 contexts the least p is 2 * 2 / 2^6, with 7 it is below 5%."""
+    for window, right in (("full", 1), ("16", 0), ("64", 0)):
+        answers = [right and i % 7 != 0 for i in range(6 * contexts)]
+        add(tmp_path, "nha", window, documents(answers, each=6))
+    call(tmp_path)
+    rows = table(tmp_path / "comparisons.csv")
+    assert [row["verdict"] for row in rows] == [verdict] * 2
+    assert float(rows[0]["p_holm"]) == pytest.approx(2 * 2 / 2**contexts)
+
+
 def test_two_named_settings_on_one_task(run, capsys):
     assert call(run, "--a", "base:full", "--b", "nha-base:64", "--task", "needle", "--out", run / "new/table.csv") == 0
     (row,) = table(run / "new/table.csv")
