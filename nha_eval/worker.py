@@ -24,6 +24,7 @@ from nha_eval.answers import Answers
 from nha_eval.errors import is_disk_trouble, is_out_of_memory, one_line
 from nha_eval.journal import plain
 from nha_eval.telemetry import NO_SHARE
+from nha_eval.tuning import tuning
 
 PROGRESS_EVERY = 0.2  # seconds
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -190,6 +191,8 @@ def _work_cell(
             tell = lambda found: send({"event": "answers", "cell": cell["id"], "answers": found})  # noqa: E731
             answers = Answers(known, tell, tuple(part or (0, 1)))
             result["rows"], result["samples"] = model.score(cell, on_progress, answers)
+        if cell["device"].startswith("cuda") and (chosen := tuning()) is not None:
+            result["tuning"] = chosen
         if not result["rows"] and result["reason"] is None:
             raise RuntimeError("the measurement gave no figures")
     except Exception as problem:
