@@ -303,14 +303,9 @@ def main(out: Path = Path("results/runs/faults"), seed: int = 0, kills: int = 10
     """Run the campaign; exit code 1 at the first thing that did not hold."""
     campaign = Campaign(out.absolute(), seed)
     try:
-        for fault in (
-            campaign.corrupt,
-            campaign.corrupt_answers,
-            campaign.checkpoint,
-            campaign.twice,
-            campaign.read_only,
-            campaign.full_disk,
-        ):
+        files = (campaign.corrupt, campaign.corrupt_answers, campaign.checkpoint)
+        machine = (campaign.starve, campaign.kill_actor, campaign.twice, campaign.read_only, campaign.full_disk)
+        for fault in (*files, *machine):
             fault()
         campaign.kill(kills)
     except Broken as problem:
