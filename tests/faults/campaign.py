@@ -113,16 +113,22 @@ class Campaign:
     # ---- the faults
 
     def kill(self, count: int) -> None:
-        """SIGKILL to runner or worker at random moments, again and again in one folder until a run gets through."""
+        """SIGKILL to runner or worker at random moments of the run, or soon after an answer came, again and again in one folder
+        until a run gets through."""
         killed = 0
         while killed < count:
             folder, here = self.fresh("killed"), 0
             while True:
                 process = self.start(folder)
                 whom = self.draw.choice(["runner", "worker"])
-                moment = self.draw.uniform(0, self.seconds)
+                began, moment, soon = time.monotonic(), self.draw.uniform(0, self.seconds), self.draw.uniform(0, 0.2)
+                if self.draw.random() < 0.5:
+                    known = self.answered(folder)
+                    while self.answered(folder) <= known and process.poll() is None:
+                        time.sleep(0.01)
+                    moment = time.monotonic() - began + soon
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=moment)
+                    process.wait(timeout=max(0.0, moment - (time.monotonic() - began)))
                     break
                 victim = psutil.Process(process.pid)
                 if whom == "worker":
