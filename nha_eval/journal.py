@@ -117,7 +117,8 @@ class Journal:
 
     def note_answers(self, cell_id: str, answers: dict[str, Any]) -> None:
         """Append a batch's answers to those of the cell. Raises MachineError when the disk is full or gone."""
-        line = json.dumps({"answers": plain(answers), "sha256": _digest(plain(answers))}, ensure_ascii=False) + "\n"
+        answers = plain(answers)
+        line = json.dumps({"answers": answers, "sha256": _digest(answers)}, ensure_ascii=False) + "\n"
         try:
             self.answers.mkdir(parents=True, exist_ok=True)
             with (self.answers / f"{cell_id}.jsonl").open("a", encoding="utf-8", newline="") as file:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -122,12 +122,19 @@ class HarnessLM(HFLM):
 
     def _generate_by_lm_eval(self, requests: list) -> list[str]:
         """What lm-eval's own generation gives, of those not answered before."""
-        keys = [key_of("generate_until", *request.args) for request in requests]
-        left = [request for request, key in zip(requests, keys, strict=True) if key not in self.answers.known]
+        # One that is sampled several times is asked as often, and answered otherwise each time.
+        times: Counter[str] = Counter()
+        keys = []
+        for request in requests:
+            key = key_of("generate_until", *request.args)
+            keys.append(f"{key}-{times[key]}")
+            times[key] += 1
         # Its batches are its own, and so not dealt out.
-        left = [] if self.answers.part[0] else left
-        texts = super().generate_until(left, disable_tqdm=True) if left else []
-        self.answers.note(dict(zip((key_of("generate_until", *request.args) for request in left), texts, strict=True)))
+        left = {} if self.answers.part[0] else dict(zip(keys, requests, strict=True))
+        left = {key: request for key, request in left.items() if key not in self.answers.known}
+        if left:
+            texts = super().generate_until(list(left.values()), disable_tqdm=True)
+            self.answers.note(dict(zip(left, texts, strict=True)))
         self._advance(len(requests))
         return [self.answers.known.get(key, "") for key in keys]
 

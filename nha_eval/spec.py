@@ -63,6 +63,7 @@ def _switch(value: Any) -> Any:
     return value
 
 
+Switch = Annotated[bool, BeforeValidator(_switch)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=1, le=MOST)]
 
@@ -212,9 +213,7 @@ class Spec(_Strict):
     seed: Whole = Field(0, ge=0, lt=2**32)
     threads: Count | None = Field(None, le=MOST_THREADS)  # CPU threads; None: the physical cores
     costs: CostSpec | None = Field(default_factory=CostSpec)  # false: none
-    telemetry: Annotated[bool, BeforeValidator(_switch)] = (
-        False  # true: where attention goes, on a sample of each task's prompts
-    )
+    telemetry: Switch = False  # true: where attention goes, on a sample of each task's prompts
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/NAME
     truncation: Literal["around-answer", "left", "head", "skip", "error"] | None = None  # None: as each protocol says
     # folder or hub id; contexts are cut in its tokens; None: in the model's own

@@ -254,6 +254,19 @@ def test_answers_known_already_change_nothing_and_are_not_asked_again(monkeypatc
     assert bool(rows) == (kept < 1)
 
 
+def test_a_request_that_is_sampled_several_times_keeps_its_several_answers():
+    context, settings = prompts()[0]
+    asked = ask("generate_until", *[(context, {**settings, "until": [], "do_sample": True, "temperature": 2.0})] * 4)
+    lm, told = make(), []
+    lm.answers = Answers(tell=told.append)
+    torch.manual_seed(0)
+    texts = lm.generate_until(asked)
+    assert len(set(texts)) > 1
+    resumed = make()
+    resumed.answers = Answers({key: text for found in told for key, text in found.items()})
+    assert resumed.generate_until(asked) == texts
+
+
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_parts_are_answered_once_and_come_together_to_the_last_bit(count):
     told: list[dict] = []
