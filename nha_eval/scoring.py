@@ -29,6 +29,7 @@ from lm_eval.api import task as lm_eval_task
 from lm_eval.api.metrics import bits_per_byte, weighted_perplexity
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
+from nha_eval.answers import Answers
 from nha_eval.building import build
 from nha_eval.placing import answer_place
 from nha_eval.stats import bootstrap_stderr, clustered_stderr, score_interval
@@ -78,6 +79,7 @@ def score_task(
     truncation: str | None = None,
     tokenizer: str | None = None,
     data: Mapping[str, str] | None = None,
+    answers: Answers | None = None,
     bootstrap_iters: int = 1000,
 ) -> TaskScore:
     """Run the task on `lm` (an lm-eval model) and return its scores.
@@ -85,8 +87,9 @@ def score_task(
     `length` (tokens), `contexts` (their number) and `seed` reach tasks that are generated, through lm-eval's
     metadata; `limit` takes the first documents. `truncation` (a policy of `tasks.hub_recall.cutting`) and `tokenizer` (a folder
     or hub id) change how a task cuts its contexts, and with it the protocol's name; by default they are cut as the protocol
-    says, in the model's own tokens. `data` maps names of data sets or hub ids to local folders or files. lm-eval's own
-    seeds stay at their defaults. `bootstrap_iters` is for metrics whose standard error is bootstrapped, such as perplexity.
+    says, in the model's own tokens. `data` maps names of data sets or hub ids to local folders or files. `answers`
+    are what a `HarnessLM` knows of this very task, weights and windows; by default nothing. lm-eval's own seeds stay at their
+    defaults. `bootstrap_iters` is for metrics whose standard error is bootstrapped, such as perplexity.
     Raises UserError for an unknown task, ValueError for data that does not fit and AssetUnavailable for data that cannot be
     had.
     """
@@ -95,6 +98,9 @@ def score_task(
     truncated = getattr(lm, "truncated", 0)
     kept = getattr(lm, "kept", {})
     kept.clear()
+    if hasattr(lm, "answers"):
+        # What it answered last may have been at another window.
+        lm.answers = Answers() if answers is None else answers
     with without_noise():
         results = evaluator.evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=bootstrap_iters, log_samples=True)
     reads = getattr(lm, "tokenizer", None)  # the model's, whatever contexts are cut in

@@ -102,8 +102,8 @@ class Model:
         from nha_eval.scoring import score_task
 
         lm = self._lm(cell["batch"])
-        lm.on_progress, lm.answers = on_progress, answers
-        outcome = score_task(lm, cell["task"], **_asked(cell))
+        lm.on_progress = on_progress
+        outcome = score_task(lm, cell["task"], answers=answers, **_asked(cell))
         return [vars(row) if hasattr(row, "__dict__") else row._asdict() for row in outcome.rows], outcome.samples
 
     def observe(self, cell: dict[str, Any], on_progress: Callable[[int, int], None]) -> list[dict[str, Any]]:

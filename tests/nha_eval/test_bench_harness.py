@@ -152,7 +152,8 @@ def test_a_command_that_ends_badly_says_why(tmp_path):
     slept = _seconds([sys.executable, "-c", "import time; time.sleep(1)"], Work(tmp_path, TASK, 1))
     assert slept[0] >= 1 > slept[1] > 0
     work = "import time\nwhile time.process_time() < 0.5: pass"
-    assert _seconds([sys.executable, "-c", work], Work(tmp_path, TASK, 1))[1] >= 0.5
+    # The system counts in ticks of a hundredth of a second.
+    assert _seconds([sys.executable, "-c", work], Work(tmp_path, TASK, 1))[1] >= 0.48
 
 
 def test_plain_scores_are_the_metrics_alone():

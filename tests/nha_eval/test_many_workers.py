@@ -146,10 +146,12 @@ def test_several_workers_answer_one_cells_documents(tmp_path, monkeypatch, kills
     start = run.executor.start
 
     def starting():
-        started.append(start())
+        # Several threads start workers at once.
+        worker = start()
+        started.append(worker)
         if len(started) <= kills:
-            threading.Timer(1.0, started[-1].kill).start()
-        return started[-1]
+            threading.Timer(1.0, worker.kill).start()
+        return worker
 
     run.executor.start = starting
     assert run.go() == 0

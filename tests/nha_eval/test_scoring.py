@@ -5,6 +5,7 @@ import json
 import lm_eval
 import numpy as np
 import pytest
+import torch
 from lm_eval.tasks import TaskManager
 from tiny_lm import loaded, make_model, plain, words
 
@@ -128,6 +129,16 @@ def test_choice_scores_are_lm_evals_own(folder, task, limit):
     assert isinstance(rows["acc"], ScoreRow)
     assert (rows["acc"].task, rows["acc"].task_version, rows["acc"].protocol, rows["acc"].length) == (task, "1.5", "tiny", None)
     assert np.mean([sample["metrics"]["acc_norm"] for sample in score.samples]) == pytest.approx(rows["acc_norm"].value)
+
+
+def test_the_same_lm_is_asked_anew(folder):
+    """What it answered before a change of the model is not its answer after."""
+    lm = HarnessLM(loaded(make_model(max_position_embeddings=512)))
+    before, again = (score_task(lm, "tiny_texts").samples for _ in range(2))
+    assert again == before
+    with torch.no_grad():
+        lm.model.lm_head.weight.mul_(-1.0)
+    assert score_task(lm, "tiny_texts").samples != before
 
 
 def test_majority_by_hand(folder):
