@@ -12,6 +12,8 @@ from transformers import LlamaConfig
 from models.mixers import mixer_class
 
 EMPTY_SLOTS = ("mask", "sink")
+GATE_ACTIVATIONS = ("sigmoid", "softmax")
+SLOT_LOGITS = (None, "bias", "scale", "both")
 ACTIVATIONS = (None, "silu")
 # Fields that count something, and the least that each can be.
 SIZES = {
@@ -50,6 +52,15 @@ class NHAConfig(LlamaConfig):
     gate_bias: bool = True
     # Where the gate's bias starts; 5 makes a slot forget over about a thousand tokens at tau = 8.
     gate_bias_init: float = 5.0
+    # Instead: tokens that the fastest and the slowest slot remember at first (decay 1/e), spread between geometrically.
+    gate_horizons: list[float] | None = None
+    # "sigmoid": each slot for itself, log a = logsigmoid(f) / tau; "softmax": slots compete for the token,
+    # log a = log(1 - softmax(f)) / tau.
+    gate_activation: str = "sigmoid"
+    # What is learnt, a number each query head, of the logits that slots get: None, "bias", "scale" or "both".
+    slot_logits: str | None = None
+    # Where that bias starts: -4 and a converted model begins nearly as its window alone.
+    slot_bias_init: float = 0.0
     # None or "silu", on q and k as the slots meet and store them.
     feature_map: str | None = None
     # Of layers with slots: None or "silu", on v.
@@ -112,18 +123,33 @@ class NHAConfig(LlamaConfig):
             raise ValueError(f"num_slots is {self.num_slots}; wanted 1 to 256")
         if self.gate_logit_normalizer <= 0:
             raise ValueError(f"gate_logit_normalizer is {self.gate_logit_normalizer}; wanted a positive number")
-        if self.empty_slots not in EMPTY_SLOTS:
-            raise ValueError(f"empty_slots is {self.empty_slots!r}; wanted one of {EMPTY_SLOTS}")
+        for name, known in (
+            ("empty_slots", EMPTY_SLOTS),
+            ("gate_activation", GATE_ACTIVATIONS),
+            ("slot_logits", SLOT_LOGITS),
+            *((name, ACTIVATIONS) for name in ("feature_map", "value_activation", "output_activation")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; wanted one of {known}")
+        self._check_horizons()
         if not 0 <= self.aux_loss < math.inf:
             raise ValueError(f"aux_loss is {self.aux_loss}; wanted a weight >= 0")
         if not 0 < self.aux_loss_target <= 1:
             raise ValueError(f"aux_loss_target is {self.aux_loss_target}; wanted a share in (0, 1]")
-        for name in ("feature_map", "value_activation", "output_activation"):
-            if getattr(self, name) not in ACTIVATIONS:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; wanted one of {ACTIVATIONS}")
         if self.num_attention_heads % self.num_key_value_heads:
             heads = f"{self.num_attention_heads} query and {self.num_key_value_heads} key-value heads"
             raise ValueError(f"{heads}; wanted the first to be a multiple of the second")
+
+    def _check_horizons(self) -> None:
+        if self.gate_horizons is None:
+            return
+        given = self.gate_horizons
+        numbers = isinstance(given, list | tuple) and all(isinstance(x, int | float) and 0 < x < math.inf for x in given)
+        if not numbers or len(given) != 2 or given[0] > given[1]:
+            raise ValueError(f"gate_horizons is {given!r}; wanted two positive numbers of tokens, the smaller first, or None")
+        if not self.gate_bias or self.gate_activation != "sigmoid":
+            raise ValueError("gate_horizons are biases of gates by themselves; wanted gate_bias and gate_activation 'sigmoid'")
+        self.gate_horizons = [float(x) for x in given]
 
 
 def check_sizes(fields: dict[str, object], sizes: dict[str, int] = SIZES) -> None:

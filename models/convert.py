@@ -1,8 +1,9 @@
 """Pretrained Llama-family checkpoints turned into this package's decoder: weights load by name, gates are made.
 
 A gate's projection starts from k_proj: slot m of a head takes that head's row floor(m K / M) (for M = K, row m), times
-`gate_scale`, with a bias of `gate_bias_init`, so that slots differ in what makes them forget and all start slow. At full
-windows the gates play no part and the model is its base exactly.
+`gate_scale`, with a bias of `gate_bias_init`, so that slots differ in what makes them forget and all start slow; with
+`gate_horizons` they start unlike in how slow, and with a `gate_scale` of 0 by their biases alone. At full windows the gates
+play no part and the model is its base exactly.
 
     model = convert_pretrained("path/to/checkpoint", mixer="nha", windows=64)
 """
@@ -59,7 +60,7 @@ def convert_pretrained(
         mixer: a name of `models.mixers` for all layers, or one a layer.
         windows: tokens, one for all or one a layer; None: full, which is the base model exactly.
         num_slots: slots a key-value head; None: as many as the head has dimensions.
-        gate_scale: of the rows of k_proj that the gates start from.
+        gate_scale: of the rows of k_proj that the gates start from; 0: the gates start the same for every token.
         dtype: of the weights.
         options: further fields of `NHAConfig`.
 
@@ -78,8 +79,13 @@ def convert_pretrained(
     head_dim = getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
     fields |= {"head_dim": head_dim, "mixers": mixer, "windows": windows, "num_slots": num_slots or min(head_dim, 256)}
     config = NHAConfig(**(fields | FAMILIES[base.model_type] | options))
-    model, missing = load_weights(path, config, as_dtype(dtype))
-    wrong = [name for name in missing if ".g_proj." not in name]
+    return build_converted(path, config, as_dtype(dtype), gate_scale)
+
+
+def build_converted(path: Path, config: NHAConfig, dtype: torch.dtype, gate_scale: float) -> NHAForCausalLM:
+    """The model of `config` on a base's weights, its gates started; ModelUnavailable for weights that do not fit."""
+    model, missing = load_weights(path, config, dtype)
+    wrong = [name for name in missing if ".g_proj." not in name and ".slot_logits." not in name]
     if wrong:
         raise ModelUnavailable(f"{path} lacks the weights {', '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}")
     for layer in model.decoder_layers:

@@ -16,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from models.adapted import is_adapted, load_adapted
 from models.configuration import NHAConfig
 from models.convert import as_dtype, convert_pretrained, load_weights, read_config
 from models.errors import ModelUnavailable
@@ -31,13 +32,15 @@ def load_pretrained(path: str | Path, *, dtype: str | torch.dtype = "float32") -
 
     Takes this package's own; Llama, Mistral, SmolLM2, Qwen2 and Qwen3; flash-linear-attention's GSA, GLA, Gated DeltaNet,
     Mamba-2 and Transformer, with attention layers between or not; Transformers' Mamba-2; and NHA's authors' models, from
-    scratch and hybridised. Weights in safetensors alone.
+    scratch and hybridised; and what `models.adapted` keeps apart from its base. Weights in safetensors alone.
 
     Warns of what a configuration asks for that cannot be honoured. Raises ModelUnavailable (a ValueError) where it is not a
     checkpoint, cannot be read, has settings that make a layer which is not here, or weights that do not fit.
     """
     dtype, path = as_dtype(dtype), check_folder(path)
     fields = read_object(path / "config.json")
+    if is_adapted(path):
+        return load_adapted(path, dtype=dtype)
     if is_foreign(fields):
         return _translated(path, fields, dtype)
     config = read_config(path)

@@ -39,6 +39,10 @@ class NHAPreTrainedModel(PreTrainedModel):
         if hasattr(module, "start_gate"):
             module.start_gate()
 
+    def _initialize_weights(self, module: nn.Module, *_) -> None:
+        # Told that this is no code of its own, Transformers passes over modules without weights of their own, as mixers are.
+        super()._initialize_weights(module)
+
     @property
     def decoder_layers(self) -> nn.ModuleList:
         """The decoder layers, of the model with or without a head."""
@@ -224,6 +228,20 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
     """The decoder with a language-model head, as any causal model of Transformers."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As of Transformers; of a folder that names its base (`models.adapted`) it takes `dtype` and `device_map` (a device)."""
+        from models.adapted import is_adapted, load_adapted
+
+        if pretrained_model_name_or_path is None or not is_adapted(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        device = kwargs.get("device_map")
+        if not isinstance(device, str | torch.device | None) or device in ("auto", "balanced", "sequential"):
+            raise ValueError(f"device_map is {device!r}; an adapted checkpoint goes to one device, as in 'cuda:0'")
+        model = load_adapted(pretrained_model_name_or_path, dtype="float32" if dtype in (None, "auto") else dtype)
+        return model if device is None else model.to(device)
 
     def __init__(self, config: NHAConfig):
         super().__init__(config)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from models.adapted import base_folder, base_of, is_adapted
 from models.assets import smollm2_folder
 from models.configuration import NHAConfig
 from models.convert import as_dtype, convert_pretrained
@@ -194,7 +195,11 @@ def _from_folder(
     name: str, path: Path, build: Callable[[Path], NHAForCausalLM], device: str, source: str | None = None
 ) -> LoadedModel:
     check_folder(path)
+    source = source or str(path)
     model = build(path).to(device)
+    # A checkpoint kept apart from its base need not repeat its tokenizer.
+    if is_adapted(path) and not (path / "tokenizer.json").exists():
+        path = base_folder(base_of(path))
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except Exception as error:
@@ -204,7 +209,7 @@ def _from_folder(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     longest = model.config.max_position_embeddings
-    return LoadedModel(name, model, tokenizer, longest, source or str(path), _weights_hash(model))
+    return LoadedModel(name, model, tokenizer, longest, source, _weights_hash(model))
 
 
 def _random(name: str, device: str, dtype: torch.dtype) -> LoadedModel:

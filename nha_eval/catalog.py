@@ -108,9 +108,22 @@ def describe_folder(name: str, folder: Path) -> ModelInfo:
             digest.update(path.read_bytes())
     for shard in shards:
         _add_shard(digest, shard, name)
-    return ModelInfo(
-        name, folder.resolve().name, digest.hexdigest()[:16], own_window(config), config.get("max_position_embeddings")
-    )
+    longest = config.get("max_position_embeddings")
+    needs = _needs_of_base(name, folder) if "base_model" in config else ()
+    return ModelInfo(name, folder.resolve().name, digest.hexdigest()[:16], own_window(config), longest, needs)
+
+
+def _needs_of_base(name: str, folder: Path) -> tuple[str, ...]:
+    """The assets that the base of a checkpoint kept apart from it needs. UserError where it names none."""
+    from models.adapted import base_of
+    from models.assets import SMOLLM2
+    from models.errors import ModelUnavailable
+
+    try:
+        base = base_of(folder)
+    except ModelUnavailable as problem:
+        raise UserError(f"model {name!r}: {problem}") from problem
+    return (SMOLLM2.name,) if base == "smollm2-135m" else ()
 
 
 def _refusing(name: str, check: str, *arguments: Any) -> Any:

@@ -1,14 +1,17 @@
 """Native Hybrid Attention: gated slots and the last `window` tokens under one softmax (arXiv 2510.07019).
 
-log a = logsigmoid(f) / tau with f = g_proj(x), a vector of `num_slots` for each key-value head. A window of None makes the
-layer plain softmax attention over everything, on the same weights.
+log a = logsigmoid(f) / tau with f = g_proj(x), a vector of `num_slots` for each key-value head; or, where slots compete,
+log(1 - softmax(f)) / tau. A window of None makes the layer plain softmax attention over everything, on the same weights.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import initialization
 
 from kernels import nha_attention
 from kernels.nha.op import resolve_backend
@@ -27,6 +30,32 @@ def share_loss(slots: Tensor, window: Tensor, target: float) -> Tensor:
     return torch.where(both, each, 0.0).sum() / both.sum().clamp(min=1)
 
 
+class SlotLogits(nn.Module):
+    """What each query head makes of its logits with slots: `scale` times them plus `bias`, each [HQ], learnt where the
+    configuration's `slot_logits` asks for it."""
+
+    def __init__(self, config):
+        super().__init__()
+        heads, wanted = config.num_attention_heads, config.slot_logits
+        self.bias_init = config.slot_bias_init
+        self.scale = nn.Parameter(torch.ones(heads)) if wanted in ("scale", "both") else None
+        self.bias = nn.Parameter(torch.full((heads,), self.bias_init)) if wanted in ("bias", "both") else None
+
+    def start(self) -> None:
+        """Sets both where they start."""
+        if self.scale is not None:
+            initialization.constant_(self.scale, 1.0)
+        if self.bias is not None:
+            initialization.constant_(self.bias, self.bias_init)
+
+    def forward(self, q: Tensor, mapped: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """(slot_q, slot_bias) as `nha_attention` takes them; mapped: q [B, T, HQ, K] as the feature map leaves it, if any."""
+        if self.scale is None:
+            return mapped, self.bias
+        scale = self.scale[:, None]
+        return (q if mapped is None else mapped) * scale.to(q.dtype), self.bias
+
+
 class GatedSlots(FullAttention):
     """Projections, gate and options of a layer with slots; `window` tokens as they are, 0 for none, None for all."""
 
@@ -38,23 +67,43 @@ class GatedSlots(FullAttention):
         super().__init__(config, layer_idx)
         self.slots, self.tau = config.num_slots, config.gate_logit_normalizer
         self.g_proj = nn.Linear(config.hidden_size, self.heads * self.slots, bias=config.gate_bias)
-        self.gate_bias_init = config.gate_bias_init
+        self.gate_bias_init, self.gate_horizons = config.gate_bias_init, config.gate_horizons
+        self.slots_compete = config.gate_activation == "softmax"
+        self.slot_logits = SlotLogits(config) if config.slot_logits else None
         self.feature_map = ACTIVATIONS[config.feature_map]() if config.feature_map else None
         self.slot_delay = 0 if config.slot_overlap else None
         self.empty_slots, self.aux_loss_target = config.empty_slots, config.aux_loss_target
 
     def start_gate(self) -> None:
-        """Sets the gate's bias where the configuration starts it."""
-        if self.g_proj.bias is not None:
-            nn.init.constant_(self.g_proj.bias, self.gate_bias_init)
+        """Sets the gate's bias, and what is learnt of the slots' logits, where the configuration starts them; what has been read
+        from a checkpoint stays."""
+        if self.slot_logits is not None:
+            self.slot_logits.start()
+        if self.g_proj.bias is None:
+            return
+        if self.gate_horizons is None:
+            initialization.constant_(self.g_proj.bias, self.gate_bias_init)
+            return
+        first, last = (math.log(x) for x in self.gate_horizons)
+        tokens = torch.linspace(first, last, self.slots, dtype=torch.float64).exp()
+        # sigmoid(b) ** (1 / tau) = exp(-1 / tokens), solved for b.
+        decay = -self.tau / tokens
+        initialization.copy_(self.g_proj.bias, (decay - torch.log(-torch.expm1(decay))).repeat(self.heads))
 
     def log_decay(self, hidden_states: Tensor) -> Tensor:
         """[B, T, H, M] in the projection's dtype, <= 0. Rounded to bf16 it errs by one part in 500, as keys and values do."""
         f = self.g_proj(hidden_states).unflatten(-1, (self.heads, self.slots))
-        return F.logsigmoid(f) / self.tau
+        if not self.slots_compete:
+            return F.logsigmoid(f) / self.tau
+        # In half precision 1 - p would know no small p; and a token that takes a slot whole leaves it a decay above 0.
+        share = torch.log_softmax(f.float() if f.itemsize == 2 else f, -1).clamp(max=-1e-12)
+        return (torch.log(-torch.expm1(share)).clamp(max=0.0) / self.tau).to(hidden_states.dtype)
 
     def projections(self) -> list[nn.Linear]:
         return [*super().projections(), self.g_proj]
+
+    def takes_few_rows(self) -> bool:
+        return not self.slots_compete and super().takes_few_rows()
 
     def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int, norm=None) -> Tensor:
         """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]; norm: as in `heads_of`."""
@@ -64,9 +113,13 @@ class GatedSlots(FullAttention):
             found = self.few_heads_of(hidden_states, norm, ("logsigmoid",), self.tau)
         q, k, v, g = (batch.pack(x) for x in found)
         wants_share = batch.aux_losses is not None and window > 0
+        slot_q, slot_bias = self.feature_map(q) if self.feature_map else None, None
+        if self.slot_logits is not None:
+            slot_q, slot_bias = self.slot_logits(q, slot_q)
         inputs = {
             "rotary": batch.rotary if window else None,
-            "slot_q": self.feature_map(q) if self.feature_map else None,
+            "slot_q": slot_q,
+            "slot_bias": slot_bias,
             "slot_k": self.feature_map(k) if self.feature_map else None,
             "slot_delay": self.slot_delay,
             "scale": self.scale,

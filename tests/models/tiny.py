@@ -38,6 +38,7 @@ def settings() -> dict[str, dict]:
     found["nha-overlap-sink"] = {"mixers": "nha", "windows": 5, "slot_overlap": True, "empty_slots": "sink"}
     layer = {"value_activation": "silu", "output_activation": "silu", "output_norm": True, "feature_map": "silu"}
     found["nha-paper"] = {"mixers": "nha", "windows": 7, "gate_bias": False, **layer}
+    found["nha-learnt"] = {"mixers": "nha", "windows": 5, "gate_activation": "softmax", "slot_logits": "both"}
     found["hybrid"] = {"mixers": ["nha", "attention", "gsa"], "windows": [5, None, None]}
     return found
 
