@@ -11,7 +11,7 @@ from nha_eval.errors import UserError
 from nha_eval.paths import user_path
 from nha_eval.text import tokens as stored
 from nha_eval.text.documents import Corpus, Document
-from nha_eval.text.sequences import Documents, FixedBlocks, Packing, Sequences
+from nha_eval.text.sequences import Documents, FixedBlocks, Items, Sequences
 from nha_eval.text.showing import Bar, note
 from nha_eval.text.sources import open_source
 from nha_eval.text.spec import TextSpec
@@ -54,7 +54,7 @@ class Text:
         """As `heldout`, of the text that no training and no search may read, for confirming."""
         return FixedBlocks(self.tokens.splits["unseen"], length or self.spec.length, n, "unseen")
 
-    def _recall(self) -> Packing:
+    def _recall(self) -> Items:
         from nha_eval.text.recall_sequences import Passages, RecallSequences
 
         passages = Passages(self.tokens.splits["train"], self.tokenizer, self.separator)

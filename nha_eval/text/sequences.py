@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 NOT_COUNTED = -100
 
 
-class Packing(Protocol):
-    """Sequences in their first order: `len()`, and `[i]` as numpy arrays by the names that a model takes them under."""
-
-    def __len__(self) -> int: ...
+class Items(Protocol):
+    """`[i]`: a sequence as numpy arrays, by the names that a model takes them under."""
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]: ...
+
+
+class Packing(Items, Protocol):
+    """Sequences in their first order, and how many there are."""
+
+    def __len__(self) -> int: ...
 
 
 class Blocks:
@@ -128,7 +132,7 @@ class Sequences:
         seed: int = 0,
         *,
         items: int | None = None,
-        recall: Packing | None = None,
+        recall: Items | None = None,
         recall_share: float = 0.0,
     ):
         self.packing: Packing = Blocks(tokens, length) if isinstance(tokens, np.ndarray) else tokens
