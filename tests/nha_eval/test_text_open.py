@@ -42,6 +42,10 @@ def books(tmp_path):
     return tmp_path / "books", write_books(tmp_path / "books")
 
 
+def everything(text):
+    return sorted(document for split in text.tokens.splits for document in decoded(text, split))
+
+
 def decoded(text, split):
     row, separator = text.tokens.splits[split], text.separator
     ends = np.flatnonzero(row == separator)
@@ -53,7 +57,7 @@ def test_the_splits_tokens_are_the_documents(books, tokenizer):
     folder, texts = books
     text = open_text(TextSpec(source=str(folder), length=64, heldout_share=0.05), tokenizer)
     parts = {split: decoded(text, split) for split in ("train", "heldout", "unseen")}
-    assert sorted(sum(parts.values(), [])) == sorted(texts.values())
+    assert everything(text) == sorted(texts.values())
     assert all(parts.values()) and text.separator == tokenizer.eos_token_id
     first = text.tokens.splits["train"]
     own = tokenizer(parts["train"][0], add_special_tokens=False)["input_ids"]
@@ -125,7 +129,7 @@ def test_long_documents_are_tokenised_in_pieces(tmp_path, tokenizer, monkeypatch
     monkeypatch.setattr(tokens, "BATCH", 3)
     texts = write_books(tmp_path / "books", 12)
     text = open_text(TextSpec(source=str(tmp_path / "books"), length=64), tokenizer)
-    assert sorted(sum((decoded(text, split) for split in text.tokens.splits), [])) == sorted(texts.values())
+    assert everything(text) == sorted(texts.values())
     document = decoded(text, "unseen")[0]
     own = [i for piece in pieces(document, 300) for i in tokenizer(piece, add_special_tokens=False)["input_ids"]]
     assert text.tokens.splits["unseen"][: len(own)].tolist() == own
@@ -163,7 +167,7 @@ def test_a_folder_of_tokens_is_a_source_elsewhere(books, tokenizer, tmp_path, mo
 
 
 def test_a_models_own_text_is_for_training_alone(books, tokenizer, tmp_path):
-    folder, texts = books
+    folder, _ = books
     own = write_books(tmp_path / "own", 30, start=500)
     lines = [json.dumps({"text": text, "seed": 0}) for text in own.values()]
     (tmp_path / "self.jsonl").write_text("\n".join(lines) + "\n")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tiny_lm import make_tokenizer, words
 
+from nha_eval.text import recall_words
 from nha_eval.text.recall_forms import Fact
 from nha_eval.text.recall_sequences import Passages, RecallSequences
 from nha_eval.text.recall_text import FORMS, QUOTATION, form_names, recall_document
-from nha_eval.text import recall_words
 from tasks import filler
-from tasks.ruler import niah, tracking, wording
+from tasks.ruler import counting, niah, questions, tracking
 from tasks.synthetic import documents as task_documents
 from tasks.synthetic import facts, needle, phonebook
 
@@ -99,8 +99,10 @@ def test_facts_are_asked_after_they_are_stated(form):
 
 # Words that carry a sentence and no content: what two texts may share in a row.
 STOP = frozenset(
-    "a an the of and or in on at by to for from with as is are was were be been it its this that these those there he she they "
-    "i you we his her their my your who whom whose which what when where how not no do does did has have had will would of".split()
+    filler.words(
+        "a an the of and or in on at by to for from with as is are was were be been it its this that these those there he she "
+        "they i you we his her their my your who whom whose which what when where how not no do does did has have had will"
+    )
 )
 
 
@@ -123,7 +125,7 @@ def task_prompts():
 def template_texts():
     """The wordings of RULER's tasks, out of their modules."""
     found = []
-    for module in (niah, tracking, wording):
+    for module in (counting, niah, questions, tracking):
         for value in vars(module).values():
             parts = value if isinstance(value, tuple | list) else value.values() if isinstance(value, dict) else [value]
             found += [part for part in parts if isinstance(part, str)]
