@@ -30,7 +30,7 @@ from nha_eval.text.local import decode
 from nha_eval.text.near import NEAR, Shingles
 from nha_eval.text.prose import is_prose, strip_html, tidy, unwrap
 from nha_eval.text.showing import Bar, note
-from nha_eval.text.stored import stored_corpus
+from nha_eval.text.stored import stored_corpus, text_folder
 
 FORM = 1  # of how packages become documents; part of the corpus's name in the cache
 DICTIONARY_PIECE = 20_000  # characters of a dictionary that make a document
@@ -57,9 +57,13 @@ _LEFT_OUT = re.compile(
 
 def debian_corpus(characters: int) -> Corpus:
     """The prose of all PACKAGES, fetched first where the cache does not hold it; at most `characters`."""
+    return stored_corpus("debian", debian_folder().name, lambda scratch: build(PACKAGES, scratch), characters)
+
+
+def debian_folder() -> Path:
+    """Where the cache keeps the text, there or not; another place for another list of packages."""
     names = json.dumps([FORM, [asdict(package) for package in PACKAGES]])
-    name = f"debian-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
-    return stored_corpus("debian", name, lambda scratch: build(PACKAGES, scratch), characters)
+    return text_folder() / f"debian-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
 
 def build(packages: Iterable[Package], scratch: Path) -> tuple[list[Document], dict[str, Any]]:

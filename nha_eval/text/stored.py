@@ -35,12 +35,12 @@ def stored_corpus(given: str, name: str, make: Callable[[Path], tuple[list[Docum
     from filelock import FileLock
 
     folder = text_folder() / name
-    manifest = _manifest(folder)
+    manifest = manifest_of(folder)
     if manifest is None:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(f"{name}.lock")):
-                manifest = _manifest(folder) or _make(folder, make)
+                manifest = manifest_of(folder) or _make(folder, make)
         except OSError as problem:
             if is_disk_trouble(problem):
                 raise MachineError(f"cannot fetch {given}: {problem}; free some space, then try again") from problem
@@ -52,7 +52,8 @@ def stored_corpus(given: str, name: str, make: Callable[[Path], tuple[list[Docum
     return Corpus(digest, {"source": given, **manifest}, lambda: _read(folder, given, limit))
 
 
-def _manifest(folder: Path) -> dict[str, Any] | None:
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a corpus that lies whole in the folder, else None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         whole = manifest["bytes"] == (folder / DOCUMENTS).stat().st_size
