@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nha_eval import catalog, hub
-from nha_eval.errors import DATA_MISSING, DONE, MachineError, UserError, is_disk_trouble, one_line
+from nha_eval.errors import DATA_MISSING, DONE, MachineError, UserError, is_disk_trouble, nearest, one_line
 from nha_eval.evaluate import known_suites
 from nha_eval.fetching import fetch_all, known_assets
 from nha_eval.given_data import GivenData, digest_of, look_over
@@ -26,6 +26,7 @@ from nha_eval.spec import Spec
 from tasks.hub_data import given_for
 
 THERE, FETCHED, UNAVAILABLE = "there", "fetched", "unavailable"
+TEXT = "text:"
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,19 @@ class Brought:
 
 
 def prefetch(suites: list[str], models: list[str] | None = None, datasets: dict[str, str] | None = None) -> list[Brought]:
-    """Bring what the suites' tasks and the models need; `datasets` are local files in the hub's place, by name.
+    """Bring what the suites' tasks and the models need; `datasets` are local files in the hub's place, by name. `text:debian`
+    among the suites is training text (docs/TEXT.md).
 
     Raises UserError for an unknown suite, a model that there is none of and data that cannot be used; MachineError where the
     disk is full.
     """
+    texts, suites = [name for name in suites if name.startswith(TEXT)], [name for name in suites if not name.startswith(TEXT)]
+    rows = [_text(name) for name in dict.fromkeys(texts)]
     known = known_suites()
     tasks = [task for task, _ in chosen_tasks(Spec().model_copy(update={"suites": suites}), known)]
     given = look_over(datasets or {}, tasks, [task for members in known.values() for task in members])
     ask = lru_cache(maxsize=1)(hub.reachable)
-    rows = [_model(name, ask) for name in dict.fromkeys(models or ())]
+    rows += [_model(name, ask) for name in dict.fromkeys(models or ())]
     needs = [(name, task) for task in tasks for name in task.needs]
     rows += [_asset(name, ", ".join(t.name for n, t in needs if n == name)) for name in dict.fromkeys(n for n, _ in needs)]
     wanted: dict[tuple, list[Any]] = {}
@@ -90,6 +94,24 @@ def _asset(name: str, wanted_by: str) -> Brought:
     return Brought(
         name, wanted_by, f"package index: {asset.requirement}", asset.licence, size, checksum, status, failed.get(name, "")
     )
+
+
+def _text(name: str) -> Brought:
+    """A built-in source of training text."""
+    from nha_eval.text.debian import debian_corpus, debian_folder
+    from nha_eval.text.sources import BUILT_IN
+    from nha_eval.text.stored import manifest_of
+
+    if name.removeprefix(TEXT) not in BUILT_IN:
+        built_in = [TEXT + source for source in BUILT_IN]
+        raise UserError(f"no such training text: {name!r}; {nearest(name, built_in, what='there are')}")
+    row = partial(Brought, name, "training, distilling and searching", "Debian packages, by apt")
+    there = manifest_of(debian_folder()) is not None
+    try:
+        about = debian_corpus(2**31 - 1).about
+    except UserError as problem:
+        return row(None, None, None, UNAVAILABLE, str(problem))
+    return row(about["licence"], _bytes([debian_folder()]), f"sha256:{about['digest']}", THERE if there else FETCHED)
 
 
 def _given(data: GivenData, wanted_by: str) -> Brought:

@@ -13,6 +13,7 @@ of the package's own is found by its bare name (`eval quickstart`).
 
 import contextlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,6 +66,7 @@ def _switch(value: Any) -> Any:
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(ge=1, le=MOST)]
 
 
@@ -191,7 +193,7 @@ class CostSpec(_Strict):
     repeats: Count = 5  # timed prefills a cell at most
     decode_tokens: Count = 16  # timed decoding steps a cell
     # a cell's time budget; three timed repeats are made even beyond it
-    seconds: Annotated[float, BeforeValidator(_number)] = Field(20.0, gt=0, allow_inf_nan=False)
+    seconds: Number = Field(20.0, gt=0, allow_inf_nan=False)
     extra: list[ExtraCost] = Field(default_factory=list)  # further lengths for some models and windows
 
     _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value)))
@@ -337,7 +339,7 @@ def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str)
     try:
         return Spec.model_validate(merged)
     except ValidationError as problem:
-        raise UserError(_first_problem(problem, where)) from problem
+        raise UserError(first_problem(problem, where, _fields_at)) from problem
 
 
 def _merged_data(merged: dict[str, Any], flags: list[str], where: str) -> tuple[str | None, dict[str, str]]:
@@ -361,14 +363,15 @@ def _singular_to_plural(content: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _first_problem(problem: ValidationError, where: str) -> str:
+def first_problem(problem: ValidationError, where: str, fields_at: Callable[[tuple[Any, ...]], list[str]]) -> str:
+    """One line on the first thing wrong; `where` names the source, `fields_at` gives the known keys at a place."""
     errors = problem.errors(include_url=False)
     # A misspelt key is also a missing one, and its name says more.
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         parents, key = error["loc"][:-1], str(error["loc"][-1])
-        known = _fields_at(parents)
+        known = fields_at(parents)
         inside = f" in `{'.'.join(str(part) for part in parents)}`" if parents else ""
         return f"{where}: unknown key `{key}`{inside}; {nearest(key, known, what='known keys')}"
     if error["type"] == "value_error":
@@ -376,7 +379,8 @@ def _first_problem(problem: ValidationError, where: str) -> str:
         named = told.startswith(("window ", "device ", "data ", "share "))
         return f"{where}: {told}" if named else f"{where}: `{place}` {told}"
     if error["type"] == "missing":
-        return f"{where}: `{place.rpartition('.')[0]}` lacks `{error['loc'][-1]}`: give one"
+        parent, _, key = place.rpartition(".")
+        return f"{where}: `{parent}` lacks `{key}`: give one" if parent else f"{where}: `{key}` is missing: give one"
     if error["type"] == "invalid_key":
         return f"{where}: the key {_shown(error['loc'][-1])} in `{place.rpartition('.')[0]}`: keys are words"
     wanted = re.sub("(Input|String) should (be|have) ", "wanted is ", error["msg"]).split(" or instance of ")[0]

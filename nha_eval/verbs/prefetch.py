@@ -12,7 +12,9 @@ EXAMPLE = (
 
 
 def command(
-    suite: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites of tasks (`list` shows them).")],
+    suite: Annotated[
+        list[str], typer.Argument(metavar="SUITE...", help="Suites of tasks (`list` shows them), or text:debian.")
+    ],
     model: Annotated[
         list[str] | None, typer.Option(help="Also this model and its tokenizer: preset, folder or hub id. Repeatable.")
     ] = None,

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import shutil
 import socket
 import time
 
@@ -14,8 +15,9 @@ from tiny_lm import make_model, make_tokenizer
 
 from models.assets import Asset
 from nha_eval import cli, fetching, hub, prefetching
-from nha_eval.errors import DATA_MISSING, DONE, MACHINE, WRONG_INPUT
+from nha_eval.errors import DATA_MISSING, DONE, MACHINE, WRONG_INPUT, UserError
 from nha_eval.prefetching import prefetch
+from nha_eval.text.documents import Document
 from tasks.suites import TaskInfo, suite_tasks
 
 
@@ -227,3 +229,28 @@ def test_a_mistake_is_one_line_and_code_2(arguments, message, capsys, monkeypatc
     assert cli.run(["prefetch", *arguments]) == WRONG_INPUT
     out, err = capsys.readouterr()
     assert out == "" and len(err.strip().splitlines()) == 1 and message in err
+
+
+def test_training_text_is_brought_beside_suites(monkeypatch, tmp_path):
+    from nha_eval.text import apt, debian
+
+    monkeypatch.setenv("NHA_EVAL_CACHE", str(tmp_path))
+    made = []
+
+    def build(packages, scratch):
+        made.append(scratch)
+        return [Document("text " * 300, "debian", "a/b")], {"kind": "debian", "licence": "GPL-2", "packages": [], "missing": []}
+
+    monkeypatch.setattr(debian, "build", build)
+    first, second = (prefetch(["text:debian"])[0] for _ in range(2))
+    assert (first.status, second.status, len(made)) == ("fetched", "there", 1)
+    assert first.licence == "GPL-2" and first.bytes > 100 and first.checksum == second.checksum
+    with pytest.raises(UserError, match="no such training text: 'text:debain'; did you mean 'text:debian'"):
+        prefetch(["text:debain"])
+    shutil.rmtree(tmp_path / "text")
+    monkeypatch.undo()
+    monkeypatch.setenv("NHA_EVAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(apt.shutil, "which", lambda tool: None)
+    (row,) = prefetch(["text:debian"])
+    assert row.status == "unavailable" and "needs apt-get and dpkg-deb" in row.reason
+    assert prefetching.exit_code([row]) == DATA_MISSING
