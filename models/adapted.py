@@ -30,6 +30,8 @@ from models.hub import hub_folder
 from models.modeling import NHAForCausalLM
 
 WEIGHTS = "adapter.safetensors"
+# Parts of the names of what conversion adds to a base.
+GATE_PARTS = (".g_proj.", ".slot_logits.")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 # Of a base's weights, those that its digest is made of: others are as good, and reading all would take minutes at 8B.
 DIGESTED = (".k_proj.weight", ".v_proj.weight")
@@ -168,16 +170,17 @@ def load_adapted(path: str | Path, *, dtype: str | torch.dtype = "float32") -> N
     read_config(folder)
     model = build_converted(folder, config, dtype, gate_scale)
     tuner = add_lora(model, lora, layers)
-    lay_over(model, path / WEIGHTS)
+    lay_over(model, path / WEIGHTS, wanted=[name for name, _ in model.named_parameters() if ".lora_B." in name])
     model = model if tuner is None else tuner.merge_and_unload()
     return model.eval()
 
 
 @torch.no_grad()
-def lay_over(model: nn.Module, file: Path) -> None:
+def lay_over(model: nn.Module, file: Path, wanted: list[str]) -> None:
     """Puts the tensors of a safetensors file in the place of the parameters of these names.
 
-    Raises ModelUnavailable where the file cannot be read, or holds a name or a shape that the model has not.
+    Raises ModelUnavailable where the file cannot be read, holds a name or a shape that the model has not, or lacks one that is
+    wanted.
     """
     try:
         tensors: dict[str, Tensor] = load_file(file)
@@ -191,6 +194,6 @@ def lay_over(model: nn.Module, file: Path) -> None:
             shapes = f"{list(tensor.shape)}; wanted {list(parameters[name].shape)}"
             raise ModelUnavailable(f"{file}: {name} has shape {shapes}")
         parameters[name].copy_(tensor)
-    untrained = [name for name, p in parameters.items() if ".lora_B." in name and name not in tensors]
-    if untrained:
-        raise ModelUnavailable(f"{file} lacks {untrained[0]}, which its configuration asks for")
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise ModelUnavailable(f"{file} lacks {missing[0]}, which is to be trained by its configuration")

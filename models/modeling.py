@@ -231,7 +231,7 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As of Transformers; of a folder that names its base (`models.adapted`) it takes `dtype` and `device_map` (a device)."""
+        """As of Transformers; for a folder that names its base (`models.adapted`), `dtype` and `device_map` (a device)."""
         from models.adapted import is_adapted, load_adapted
 
         if pretrained_model_name_or_path is None or not is_adapted(pretrained_model_name_or_path):

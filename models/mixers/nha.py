@@ -75,7 +75,7 @@ class GatedSlots(FullAttention):
         self.empty_slots, self.aux_loss_target = config.empty_slots, config.aux_loss_target
 
     def start_gate(self) -> None:
-        """Sets the gate's bias, and what is learnt of the slots' logits, where the configuration starts them; what has been read
+        """Sets the gate's bias, and what is learnt of the slots' logits, where the configuration starts them; what was read
         from a checkpoint stays."""
         if self.slot_logits is not None:
             self.slot_logits.start()

@@ -1,0 +1,302 @@
+"""The stages of a hybrid, one after the other in one folder, each going on where it was broken off.
+
+    from nha_eval.hybridize.stages import hybridize
+    hybridize(spec, Path("results/runs/hybridize-x"))
+
+The folder: `spec.yaml`, `environment.json`, `train.csv` (a row a log), `heldout.csv` and `positions.csv` (KL to the base and
+perplexity on held-out text), `STAGE/` (checkpoints, and `trained.safetensors` once the stage is done), `tensorboard/`, and the
+result: `model/`, what changed beside the base's name, or with `train: full` a checkpoint by itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from models.adapted import GATE_PARTS, base_folder, lay_over, save_adapted
+from models.modeling import NHAForCausalLM
+from nha_eval import environment
+from nha_eval.bench.machine import resolve_device
+from nha_eval.errors import UserError
+from nha_eval.hybridize.card import write_card
+from nha_eval.hybridize.heldout import Measured, heldout
+from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel, Objective
+from nha_eval.hybridize.spec import STAGES, HybridSpec, Stage
+from nha_eval.hybridize.student import Student, build_student, build_teacher, mark_trainable
+from nha_eval.journal import plain, write_atomic
+from nha_eval.text import Text, open_text
+from nha_eval.training.folder import training_folder
+from nha_eval.training.progress import Log, tensorboard
+from nha_eval.training.trainer import Steps, StepTrainer
+
+TRAINED = "trained.safetensors"
+HELDOUT = ["stage", "step", "length", "tokens", "kl", "kl_stderr", "perplexity", "nll", "nll_stderr", "teacher_perplexity"]
+POSITIONS = ["stage", "step", "length", "first", "last", "kl", "nll", "teacher_nll"]
+
+
+@dataclass
+class Run:
+    """What the stages of one hybrid share."""
+
+    spec: HybridSpec
+    folder: Path
+    student: Student
+    teacher: NHAForCausalLM
+    text: Text
+    device: torch.device
+    dtype: torch.dtype
+    console: Console
+
+    @property
+    def model(self) -> NHAForCausalLM:
+        return self.student.model
+
+    def tokens_of_step(self, stage: Stage) -> int:
+        return stage.batch * self.spec.text.length
+
+
+def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) -> Path:
+    """Goes through the stages that are left and returns the folder of the hybrid. Raises UserError, ModelUnavailable or
+    MachineError; what was trained until then is kept.
+    """
+    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    device, dtype = resolve_device(spec.device, spec.dtype)
+    with training_folder(folder, spec.settings()):
+        console.print(f"converting {spec.base}", markup=False)
+        student = build_student(spec)
+        student.model.to(device)
+        teacher = build_teacher(student, spec, dtype)
+        text = open_text(spec.text, _tokenizer(spec))
+        run = Run(spec, folder, student, teacher, text, device, dtype, console)
+        _record(run)
+        measured = _Heldout(run)
+        if not measured.has("conversion", 0):
+            measured.take("conversion", 0, Objective(student.model, teacher))
+        first = 0
+        for name in STAGES:
+            stage = getattr(spec, name)
+            if stage is not None:
+                first = _stage(run, name, stage, first, measured)
+        return _finish(run)
+
+
+def _tokenizer(spec: HybridSpec) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base_folder(spec.base), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise UserError(f"base {spec.base!r} has no tokenizer that can be read ({reason}): give a whole checkpoint") from problem
+
+
+def _record(run: Run) -> None:
+    spec = run.spec
+    about = {
+        "command": environment.command_line(),
+        **environment.describe(),
+        "seed": spec.seed,
+        "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else environment.cpu_name(),
+        "dtype": str(run.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "text": run.text.about,
+    }
+    write_atomic(run.folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
+
+
+def _stage(run: Run, name: str, stage: Stage, first: int, measured: _Heldout) -> int:
+    """Train one stage, or take what it left; the number of the first sequence that the next may read."""
+    spec, model = run.spec, run.model
+    count = stage.tokens // run.tokens_of_step(stage)
+    after = first + count * stage.batch
+    done = run.folder / name / TRAINED
+    if done.exists():
+        lay_over(model, done, mark_trainable(run.student, spec, aligning=name == "align"))
+        run.console.print(f"{name}: done already", markup=False)
+        return after
+    objective, trained = _objective(run, name, stage)
+    if not trained:
+        raise UserError(f"{name}: nothing to train, as every layer has a full window: leave the stage out")
+    steps = Steps(
+        count=count,
+        batch=stage.batch,
+        micro_batch=stage.micro_batch or stage.batch,
+        rates=dict.fromkeys(GATE_PARTS, stage.gate_learning_rate) | {"": stage.learning_rate},
+        warmup=stage.warmup,
+        schedule=stage.schedule,
+        weight_decay=stage.weight_decay,
+        clip=stage.clip,
+        save_every=stage.save_every,
+        log_every=max(1, min(10, count // 20)),
+        seed=spec.seed,
+        device=str(run.device),
+        dtype=run.dtype,
+    )
+    callbacks: list[TrainerCallback] = [
+        Log(name, run.folder / "train.csv", run.tokens_of_step(stage), run.console),
+        *tensorboard(run.folder / "tensorboard" / name),
+    ]
+    data = _Span(run.text.training(after), first)
+    trainer = StepTrainer(objective, steps, data, run.folder / name, callbacks=callbacks, before_step=_jitter(run))
+    trainer.add_callback(_Measure(name, stage.heldout_every, measured, trainer, run))
+    trainer.run()
+    model.eval()
+    if trainer.is_world_process_zero():
+        kept = {key: p.detach().cpu().contiguous() for key, p in model.named_parameters() if key in trained}
+        partial = done.with_suffix(".partial")
+        save_file(kept, partial)
+        partial.replace(done)
+    return after
+
+
+def _objective(run: Run, name: str, stage: Stage) -> tuple[Objective, list[str]]:
+    aligning = name == "align"
+    trained = mark_trainable(run.student, run.spec, aligning)
+    if aligning:
+        return Align(run.model, run.teacher, run.student.windowed), trained
+    if name == "distill":
+        return DistillLogits(run.model, run.teacher, stage.temperature, stage.top_k), trained
+    return LanguageModel(run.model, run.teacher), trained
+
+
+def _jitter(run: Run) -> Callable[[int], None] | None:
+    """Sets the windowed layers to a window drawn from the spec's for each step, by the seed and the step alone."""
+    spec = run.spec
+    if not spec.window_jitter:
+        return None
+
+    def before_step(step: int) -> None:
+        generator = torch.Generator().manual_seed(spec.seed * 1_000_003 + step)
+        place = int(torch.randint(len(spec.window_jitter), (), generator=generator))
+        window = spec.window_jitter[place]
+        run.model.set_window(None if window == "full" else int(window), layers=run.student.windowed)
+
+    return before_step
+
+
+class _Span(torch.utils.data.Dataset):
+    """Sequences from number `first` on, so that no stage reads what another has read."""
+
+    def __init__(self, sequences: Any, first: int):
+        self.sequences, self.first = sequences, first
+
+    def __len__(self) -> int:
+        return len(self.sequences) - self.first
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return self.sequences[self.first + i]
+
+
+class _Measure(TrainerCallback):
+    """Takes the held-out figures every so many steps, and at the end."""
+
+    def __init__(self, stage: str, every: int, measured: _Heldout, trainer: StepTrainer, run: Run):
+        self.stage, self.every, self.measured, self.trainer, self.run = stage, every, measured, trainer, run
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.measured.forget(self.stage, state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step
+        if step % self.every == 0 or step == state.max_steps:
+            windows = list(self.run.model.config.windows)
+            for layer, window in enumerate(self.run.spec.windows_of(len(windows))):
+                self.run.model.set_window(window, layers=[layer])
+            self.measured.take(self.stage, step, self.trainer.model_wrapped)
+            for layer, window in enumerate(windows):
+                self.run.model.set_window(window, layers=[layer])
+
+
+class _Heldout:
+    """heldout.csv and positions.csv: KL and perplexity at steps of stages."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.files = {run.folder / "heldout.csv": HELDOUT, run.folder / "positions.csv": POSITIONS}
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        path = self.run.folder / name
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def has(self, stage: str, step: int) -> bool:
+        lengths = {row["length"] for row in self.rows("heldout.csv") if (row["stage"], row["step"]) == (stage, str(step))}
+        return lengths == {str(length) for length in self.run.spec.heldout.lengths}
+
+    def forget(self, stage: str, beyond: int) -> None:
+        """Drop a stage's rows of later steps, which are gone through again."""
+        for path in self.files:
+            rows = [row for row in self.rows(path.name) if row["stage"] != stage or int(row["step"]) <= beyond]
+            self._write(path, rows)
+
+    def take(self, stage: str, step: int, objective: torch.nn.Module) -> list[Measured]:
+        run, found = self.run, []
+        was_training = objective.training
+        objective.eval()
+        for length in run.spec.heldout.lengths:
+            sequences = run.text.heldout(length, max(1, run.spec.heldout.tokens // length))
+            with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+                measured = heldout(
+                    lambda ids: objective(ids, measure=True), (sequences[i] for i in range(len(sequences))), run.device
+                )
+            found.append(measured)
+            self._add(stage, step, length, measured)
+            run.console.print(
+                f"{stage} {step}: held-out KL {measured.kl:.4f} ± {measured.kl_stderr:.4f}, perplexity "
+                f"{measured.perplexity:.2f} (base {measured.teacher_perplexity:.2f}) at {length} tokens",
+                markup=False,
+            )
+        objective.train(was_training)
+        return found
+
+    def _add(self, stage: str, step: int, length: int, measured: Measured) -> None:
+        if torch.distributed.is_initialized() and torch.distributed.get_rank():
+            return
+        place = {"stage": stage, "step": step, "length": length}
+        figures = {name: getattr(measured, name) for name in HELDOUT[3:]}
+        for path, rows in (
+            (self.run.folder / "heldout.csv", [{**place, **figures}]),
+            (
+                self.run.folder / "positions.csv",
+                [{**place, **dict(zip(POSITIONS[3:], row, strict=True))} for row in measured.positions],
+            ),
+        ):
+            same = {"stage": stage, "step": str(step), "length": str(length)}
+            kept = [row for row in self.rows(path.name) if any(row[key] != value for key, value in same.items())]
+            self._write(path, [*kept, *rows])
+
+    def _write(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        lines = [",".join(self.files[path])]
+        lines += [",".join(_shown(row[column]) for column in self.files[path]) for row in rows]
+        write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _finish(run: Run) -> Path:
+    """Write the hybrid and its card."""
+    spec, out = run.spec, run.folder / "model"
+    model, student = run.model, run.student
+    for layer, window in enumerate(spec.windows_of(len(model.config.windows))):
+        model.set_window(window, layers=[layer])
+    if spec.train == "full":
+        model.save_pretrained(out)
+        _tokenizer(spec).save_pretrained(out)
+    else:
+        mark_trainable(student, spec)
+        save_adapted(model, out, base=spec.base, lora=student.lora, gate_scale=spec.gate.scale)
+    write_card(out, spec, run.folder)
+    return out

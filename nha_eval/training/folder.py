@@ -1,0 +1,66 @@
+"""The folder of a training: one at a time works in it, on one spec.
+
+with training_folder(Path("results/runs/hybridize-x"), settings, "--out"):
+    ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from nha_eval import yamls
+from nha_eval.errors import UserError
+from nha_eval.journal import write_atomic
+from nha_eval.paths import make_writable
+
+
+@contextmanager
+def training_folder(path: Path, settings: dict[str, Any], flag: str = "--out") -> Iterator[Path]:
+    """Locks the folder, made where it is missing, and keeps the settings in its spec.yaml.
+
+    Raises UserError where it cannot be written, another run works in it, or it holds a training of other settings.
+    """
+    try:
+        make_writable(path)
+    except OSError as problem:
+        raise UserError(
+            f"cannot write into {path}: {problem.strerror or problem}; give a folder that can be written with {flag}"
+        ) from problem
+    lock = FileLock(path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as problem:
+        raise UserError(f"another run is working in {path}: wait for it, or give another folder with {flag}") from problem
+    try:
+        _check_settings(path, settings, flag)
+        yield path
+    finally:
+        lock.release()
+
+
+def _check_settings(path: Path, settings: dict[str, Any], flag: str) -> None:
+    file = path / "spec.yaml"
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    wanted = yaml.safe_load(text)
+    try:
+        there = yamls.read(file)
+    except (OSError, ValueError, yaml.YAMLError):
+        there = None
+    if there == wanted:
+        return
+    if not isinstance(there, dict):
+        if any(entry.is_dir() for entry in path.iterdir()):
+            raise UserError(f"{path} holds something else than a training (no spec.yaml): give another folder with {flag}")
+        write_atomic(file, text)
+        return
+    differs = [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]
+    raise UserError(
+        f"{path} holds a training of another spec (differs in: {', '.join(differs)}): give another folder with {flag}, or "
+        "remove that one"
+    )

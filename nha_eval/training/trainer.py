@@ -1,0 +1,219 @@
+"""A Trainer that goes through its sequences in their own order, keeps what is trained alone, and goes on exactly where it was.
+
+    trainer = StepTrainer(objective, settings, data, folder, callbacks=[...])
+    trainer.run()                      # goes on from the last whole checkpoint in `folder`, if there is one
+
+One device or several (`accelerate launch`, FSDP by its configuration). Weights in training are fp32; arithmetic is in `dtype`.
+A checkpoint counts once `complete.json` lies in it, with the sizes of its files: one that a kill cut short is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
+
+from models.quiet import quiet_transformers
+from nha_eval.errors import MachineError, UserError
+from nha_eval.journal import write_atomic
+
+COMPLETE = "complete.json"
+WEIGHTS = "model.safetensors"
+# A loss of so many times its lowest is no noise.
+DIVERGED = 10.0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a training goes. `rates`: the learning rate of parameters by a part of their name, the first that fits; "" is all."""
+
+    count: int
+    batch: int  # sequences a step, over all devices
+    micro_batch: int  # sequences at a time on a device
+    rates: dict[str, float]
+    warmup: float = 0.0  # share of the steps
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    save_every: int = 200  # steps
+    log_every: int = 10  # steps
+    seed: int = 0
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    compile: bool = field(default=False)
+
+
+def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
+    """Transformers' arguments for these steps. UserError where the batch cannot be made of micro-batches on the devices."""
+    common = {
+        "output_dir": str(folder),
+        "max_steps": steps.count,
+        "per_device_train_batch_size": steps.micro_batch,
+        "learning_rate": max(steps.rates.values()),
+        "lr_scheduler_type": steps.schedule,
+        "warmup_steps": math.ceil(steps.warmup * steps.count),
+        "weight_decay": steps.weight_decay,
+        "adam_beta1": steps.betas[0],
+        "adam_beta2": steps.betas[1],
+        "max_grad_norm": steps.clip,
+        "logging_steps": steps.log_every,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": steps.save_every,
+        "save_total_limit": 2,
+        "bf16": steps.dtype == torch.bfloat16,
+        "use_cpu": steps.device == "cpu",
+        "seed": steps.seed,
+        "data_seed": steps.seed,
+        "disable_tqdm": True,
+        "report_to": [],
+        "remove_unused_columns": False,
+        "label_names": [],
+        "torch_compile": steps.compile,
+    }
+    arguments = TrainingArguments(**common)
+    at_once = steps.micro_batch * max(1, arguments.world_size)
+    if steps.batch % at_once:
+        raise UserError(
+            f"a batch of {steps.batch} sequences is no multiple of {steps.micro_batch} at a time on {arguments.world_size} "
+            "devices: change batch or micro_batch"
+        )
+    arguments.gradient_accumulation_steps = steps.batch // at_once
+    return arguments
+
+
+class StepTrainer(Trainer):
+    """Trains what takes gradients of `objective`, a module called with a batch's tensors that gives the loss.
+
+    `data`: a map dataset whose order is the training's. `before_step(step)` is called before each optimizer step.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        steps: Steps,
+        data: Dataset,
+        folder: Path,
+        *,
+        callbacks: list[TrainerCallback] | None = None,
+        before_step: Callable[[int], None] | None = None,
+    ):
+        self.steps, self.folder, self.before_step = steps, folder, before_step
+        self.trained = {name for name, p in objective.named_parameters() if p.requires_grad}
+        self._finite: torch.Tensor | None = None
+        self._lowest = math.inf
+        with quiet_transformers():
+            super().__init__(
+                model=objective,
+                args=training_arguments(steps, folder),
+                train_dataset=data,
+                data_collator=default_data_collator,
+                callbacks=callbacks,
+            )
+        # Its own line a log would stand beside those of the callbacks.
+        for callback in list(self.callback_handler.callbacks):
+            if type(callback).__name__ == "PrinterCallback":
+                self.remove_callback(callback)
+
+    def run(self) -> None:
+        """All steps that are left. Raises MachineError where the loss is no number any more, or grows without end."""
+        last = last_whole(self.folder)
+        with quiet_transformers():
+            self.train(resume_from_checkpoint=None if last is None else str(last))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, with a group for each learning rate."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, p in (self.model if model is None else model).named_parameters():
+            if p.requires_grad:
+                rate = next(rate for part, rate in self.steps.rates.items() if part in name)
+                groups.setdefault(rate, []).append(p)
+        decay = self.steps.weight_decay
+        self.optimizer = torch.optim.AdamW(
+            [{"params": params, "lr": rate, "weight_decay": decay} for rate, params in groups.items()],
+            betas=self.steps.betas,
+            eps=1e-8,
+            fused=self.steps.device != "cpu",
+        )
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs=False, num_items_in_batch=None):
+        return model(**inputs)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch=None) -> torch.Tensor:
+        if self.before_step is not None:
+            self.before_step(self.state.global_step)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        finite = torch.isfinite(loss.detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            self._check_finite()
+            loss = float(logs["loss"])
+            self._lowest = min(self._lowest, loss)
+            if loss > DIVERGED * self._lowest:
+                raise MachineError(
+                    f"the loss has grown from {self._lowest:.3g} to {loss:.3g} at step {self.state.global_step}: the training "
+                    f"diverged; {self._kept()}: give a lower learning rate"
+                )
+        super().log(logs, start_time)
+
+    def _check_finite(self) -> None:
+        if self._finite is not None and not bool(self._finite):
+            raise MachineError(
+                f"the loss is no finite number at step {self.state.global_step}; {self._kept()}: give a lower learning rate"
+            )
+
+    def _kept(self) -> str:
+        last = last_whole(self.folder)
+        return "nothing was kept yet" if last is None else f"the last good state is kept in {last}"
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_finite()
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            made = self.folder / f"checkpoint-{self.state.global_step}"
+            sizes = {file.name: file.stat().st_size for file in sorted(made.iterdir())}
+            write_atomic(made / COMPLETE, json.dumps(sizes) + "\n")
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """What is trained, by its name in the objective."""
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = dict(self.model.named_parameters()) if state_dict is None else state_dict
+        tensors = {name: found[name].detach().cpu().contiguous() for name in sorted(self.trained)}
+        save_file(tensors, folder / WEIGHTS)
+
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Weights that are not trained are in no checkpoint."""
+        assert not load_result.unexpected_keys and not self.trained & set(load_result.missing_keys), load_result
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The latest checkpoint whose files are all there at their sizes."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((path for path in found if _is_whole(path)), None)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        sizes = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False

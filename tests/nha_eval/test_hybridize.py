@@ -1,0 +1,284 @@
+"""`hybridize`: what its stages make small, that they do, and that a broken run ends as an unbroken one."""
+
+import csv
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from tiny_hybrid import LENGTH, make_base, place, spec_of  # noqa: F401
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from models import load_pretrained
+from nha_eval import cli
+from nha_eval.errors import MachineError, UserError
+from nha_eval.hybridize.heldout import figures, heldout, spans
+from nha_eval.hybridize.objectives import Align, DistillLogits
+from nha_eval.hybridize.stages import hybridize
+from nha_eval.hybridize.student import build_student, build_teacher, mark_trainable
+from nha_eval.training.trainer import StepTrainer, last_whole
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pair(place, **changes):  # noqa: F811
+    spec = spec_of(place, **changes)
+    student = build_student(spec)
+    return spec, student, build_teacher(student, spec, torch.float32)
+
+
+def ids(rows=2, length=LENGTH, seed=0):
+    return torch.randint(0, 256, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def test_distillation_lowers_held_out_kl_by_more_than_half(place, tmp_path):  # noqa: F811
+    stage = {"tokens": 60 * LENGTH * 8, "batch": 8, "learning_rate": 5e-3, "gate_learning_rate": 1e-2, "heldout_every": 30}
+    made = hybridize(spec_of(place, align=stage, distill=stage), tmp_path / "run")
+    found = rows(tmp_path / "run/heldout.csv")
+    assert [(row["stage"], row["step"]) for row in found] == [
+        ("conversion", "0"),
+        *(("align", step) for step in ("30", "60")),
+        *(("distill", step) for step in ("30", "60")),
+    ]
+    assert float(found[-1]["kl"]) < 0.5 * float(found[0]["kl"])
+    assert float(found[2]["kl"]) < float(found[0]["kl"])
+    # What was saved is what was measured.
+    base = AutoModelForCausalLM.from_pretrained(place / "base")
+    model = AutoModelForCausalLM.from_pretrained(made)
+    text = hybrid_text(spec_of(place)).heldout(LENGTH, 1024 // LENGTH)
+    with torch.no_grad():
+        logits = [
+            torch.log_softmax(m(torch.stack([text[i]["input_ids"] for i in range(len(text))])).logits[:, :-1].double(), -1)
+            for m in (base, model)
+        ]
+    kl = (logits[0].exp() * (logits[0] - logits[1])).sum(-1).mean()
+    assert float(found[-1]["kl"]) == pytest.approx(kl.item(), rel=1e-4)
+
+
+def hybrid_text(spec):
+    from nha_eval.text import open_text
+
+    return open_text(spec.text, AutoTokenizer.from_pretrained(spec.base))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": "lora", "lora": {"rank": 4}, "window_jitter": [4, 8, 16], "slot_logits": "both"},
+        {"train": "full", "full_layers": [1], "mixer": "attention", "num_slots": None},
+    ],
+    ids=["lora", "control"],
+)
+def test_a_broken_run_ends_as_an_unbroken_one(place, tmp_path, monkeypatch, changes):  # noqa: F811
+    """Broken off in either stage, between two checkpoints and while one is written."""
+    if changes.get("mixer") == "attention":
+        changes = {key: value for key, value in changes.items() if key != "num_slots"}
+        spec = control(place, **changes)
+    else:
+        spec = spec_of(place, **changes)
+    hybridize(spec, tmp_path / "whole")
+    step = StepTrainer.training_step
+    for stop in (5, 8 + 2, 8 + 7):
+        calls = [0]
+
+        def breaking(self, *arguments, calls=calls, stop=stop):
+            calls[0] += 1
+            if calls[0] == stop:
+                raise KeyboardInterrupt
+            return step(self, *arguments)
+
+        monkeypatch.setattr(StepTrainer, "training_step", breaking)
+        folder = tmp_path / f"broken-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            hybridize(spec, folder)
+        monkeypatch.setattr(StepTrainer, "training_step", step)
+        half = folder / ("align" if stop < 8 else "distill") / "checkpoint-999"
+        half.mkdir(parents=True, exist_ok=True)
+        (half / "model.safetensors").write_bytes(b"cut off")
+        hybridize(spec, folder)
+        for name in ("align", "distill"):
+            one, other = (load_file(where / name / "trained.safetensors") for where in (tmp_path / "whole", folder))
+            assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+        assert (folder / "heldout.csv").read_text() == (tmp_path / "whole/heldout.csv").read_text()
+        losses = [[(r["stage"], r["step"], r["loss"]) for r in rows(where / "train.csv")] for where in (tmp_path / "whole", folder)]
+        assert losses[0] == losses[1]
+
+
+def control(place, **changes):  # noqa: F811
+    from nha_eval.hybridize.spec import make_hybrid_spec
+
+    content = spec_of(place).model_dump(mode="json", exclude_unset=True)
+    content.pop("num_slots")
+    return make_hybrid_spec({**content, **changes}, {}, where="spec")
+
+
+def test_a_finished_run_is_done_and_another_spec_is_refused(place, tmp_path, monkeypatch):  # noqa: F811
+    spec = spec_of(place, train="gates")
+    made = hybridize(spec, tmp_path / "run")
+    kept = (made / "adapter.safetensors").read_bytes()
+    monkeypatch.setattr(StepTrainer, "training_step", lambda *a: pytest.fail("trained again"))
+    assert hybridize(spec, tmp_path / "run") == made and (made / "adapter.safetensors").read_bytes() == kept
+    with pytest.raises(UserError, match=r"training of another spec \(differs in: window\)"):
+        hybridize(spec_of(place, train="gates", window=16), tmp_path / "run")
+
+
+def test_gates_alone_leave_all_else_as_it_was(place, tmp_path):  # noqa: F811
+    made = load_pretrained(hybridize(spec_of(place, train="gates", full_layers=[1]), tmp_path / "run"))
+    base = AutoModelForCausalLM.from_pretrained(place / "base").state_dict()
+    assert all(torch.equal(weight, base[name]) for name, weight in made.state_dict().items() if ".g_proj." not in name)
+    start = build_student(spec_of(place, full_layers=[1])).model.state_dict()
+    for layer, moved in ((0, True), (1, False)):
+        name = f"model.layers.{layer}.self_attn.g_proj.weight"
+        assert torch.equal(made.state_dict()[name], start[name]) != moved
+
+
+def test_the_card_says_what_was_done(place, tmp_path):  # noqa: F811
+    made = hybridize(spec_of(place, train="lora", lora={"rank": 2}, distill=False), tmp_path / "run")
+    card = (made / "README.md").read_text()
+    last = rows(tmp_path / "run/heldout.csv")[-1]
+    assert f"| align, step 8 | {LENGTH} | {float(last['kl']):.4g} ±" in card
+    assert "LoRA of rank 2" in card and "- distill" not in card and "not stated" in card
+    config = json.loads((made / "config.json").read_text())
+    assert config["base_model"]["name"] == str(place / "base") and config["windows"] == [8, 8]
+
+
+def test_alignment_is_the_relative_error_of_each_layers_attention(place):  # noqa: F811
+    spec, student, teacher = pair(place, full_layers=[1])
+    x = ids()
+    mark_trainable(student, spec, aligning=True)
+    found = Align(student.model, teacher, student.windowed)(x)
+    # Layer 0 meets the same in both: its part is that of whole models side by side.
+    met = {}
+    for name, model in (("student", student.model), ("teacher", teacher)):
+        model.decoder_layers[0].self_attn.register_forward_hook(lambda m, i, o, name=name: met.__setitem__(name, o))
+        model(x)
+    wanted = ((met["student"] - met["teacher"]) ** 2).sum() / (met["teacher"] ** 2).sum()
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    found.backward()
+    touched = {name.split(".")[2] for name, p in student.model.named_parameters() if p.grad is not None}
+    assert touched == {"0"} and all(p.grad is None for p in teacher.parameters())
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (2.5, None), (1.0, 5), (0.7, 1), (1.0, 10_000)])
+def test_distillation_is_the_kl_of_its_definition(place, temperature, top_k):  # noqa: F811
+    _, student, teacher = pair(place)
+    x = ids()
+    objective = DistillLogits(student.model, teacher, temperature, top_k)
+    found = objective(x)
+    with torch.no_grad():
+        p, q = (torch.softmax(m(x).logits.double() / temperature, -1) for m in (teacher, student.model))
+    if top_k is not None and top_k < p.shape[-1]:
+        places = p.topk(top_k, -1).indices
+        p, q = (torch.cat([d.gather(-1, places), 1 - d.gather(-1, places).sum(-1, keepdim=True)], -1) for d in (p, q))
+    wanted = (p * (p.log() - q.log())).sum(-1).mean() * temperature**2
+    assert found.item() == pytest.approx(wanted.item(), rel=2e-4)
+    found.backward()
+    assert all(p.grad is not None for name, p in student.model.named_parameters() if p.requires_grad)
+
+
+def test_a_student_at_full_windows_has_nothing_to_learn(place):  # noqa: F811
+    _, student, teacher = pair(place, window="full", align=False)
+    assert DistillLogits(student.model, teacher)(ids()).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_held_out_figures(place):  # noqa: F811
+    _, student, teacher = pair(place)
+    x = ids(3)
+    found = figures(student.model, teacher, x)
+    assert found.shape == (3, 3, LENGTH - 1)
+    with torch.no_grad():
+        theirs, mine = (torch.log_softmax(m(x).logits[:, :-1].double(), -1) for m in (teacher, student.model))
+    torch.testing.assert_close(found[0].double(), (theirs.exp() * (theirs - mine)).sum(-1), rtol=1e-4, atol=1e-5)
+    for row, logp in ((1, mine), (2, theirs)):
+        wanted = F.nll_loss(logp.transpose(1, 2), x[:, 1:], reduction="none")
+        torch.testing.assert_close(found[row].double(), wanted, rtol=1e-4, atol=1e-5)
+    measured = heldout(
+        lambda one: figures(student.model, teacher, one), [{"input_ids": row} for row in x], torch.device("cpu")
+    )
+    assert measured.kl == pytest.approx(found[0].mean().item(), rel=1e-5)
+    assert measured.kl_stderr == pytest.approx((found[0].mean(1).std() / 3**0.5).item(), rel=1e-4)
+    assert measured.perplexity == pytest.approx(found[1].mean().exp().item(), rel=1e-5)
+    assert measured.positions == [(0, 62, pytest.approx(measured.kl), pytest.approx(measured.nll), pytest.approx(measured.teacher_nll))]
+
+
+def test_spans_cover_every_position_once():
+    for length in (1, 63, 64, 65, 200, 2047):
+        covered = [i for first, last in spans(length) for i in range(first, last + 1)]
+        assert covered == list(range(length))
+
+
+def test_a_teacher_is_the_base_and_shares_what_the_student_keeps(place):  # noqa: F811
+    spec, student, teacher = pair(place, train="lora")
+    base = AutoModelForCausalLM.from_pretrained(place / "base")
+    x = ids()
+    torch.testing.assert_close(teacher(x).logits, base(x).logits, rtol=1e-4, atol=1e-5)
+    theirs = {p.data_ptr() for p in teacher.parameters()}
+    kept = [p for name, p in student.model.named_parameters() if ".lora_" not in name and ".g_proj." not in name]
+    assert {p.data_ptr() for p in kept} == theirs and not any(p.requires_grad for p in teacher.parameters())
+    with torch.no_grad():
+        for p in student.model.parameters():
+            if p.requires_grad:
+                p.add_(0.5)
+    torch.testing.assert_close(teacher(x).logits, base(x).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(place, tmp_path, monkeypatch):  # noqa: F811
+    forward = DistillLogits.loss
+
+    def breaking(self, *arguments):
+        loss = forward(self, *arguments)
+        self.calls = getattr(self, "calls", 0) + 1
+        return loss * float("nan") if self.calls > 5 else loss
+
+    monkeypatch.setattr(DistillLogits, "loss", breaking)
+    with pytest.raises(MachineError, match=r"loss is no finite number at step [67].* last good state is kept in .*checkpoint-3"):
+        hybridize(spec_of(place, align=False), tmp_path / "run")
+    assert last_whole(tmp_path / "run/distill").name == "checkpoint-3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"window": "wide"}, "window 'wide': wanted is an integer >= 0"),
+        ({"full_layers": [2]}, "full_layers names layer 2: wanted are indices from 0 to 1"),
+        ({"windows": [8]}, "windows has 1 entries: wanted is one for each of the 2 layers"),
+        ({"windows": [8, 8], "full_layers": [1]}, "windows and full_layers are both given"),
+        ({"num_slots": 300}, "num_slots"),
+        ({"train": "all"}, "`train` is 'all'"),
+        ({"alig": {"tokens": 5}}, "unknown key `alig`; did you mean 'align'"),
+        ({"align": {"token": 5}}, "unknown key `token` in `align`; did you mean 'tokens'"),
+        ({"align": {}}, "`align` lacks `tokens`"),
+        ({"align": {"tokens": 10}}, "align: 10 tokens are less than one step of 512"),
+        ({"distill": {"tokens": 4096, "micro_batch": 3}}, "a batch of 8 sequences is no multiple of 3"),
+        ({"base": "no-such-base"}, "the base 'no-such-base' is neither"),
+        ({"mixer": "attention"}, "mixer attention has no slots: leave num_slots out"),
+        ({"window": "full"}, "align: nothing to train, as every layer has a full window"),
+        ({"heldout": {"tokens": 10**9}}, "the held-out text has"),
+        ({"device": "cuda:99"}, "device 'cuda:99'"),
+        ({"gate": {"horizons": [64, 8]}}, "this hybrid cannot be made of .* gate_horizons"),
+    ],
+)
+def test_wrong_specs_are_one_line(place, tmp_path, capsys, changes, said):  # noqa: F811
+    import yaml
+
+    content = {**spec_of(place).model_dump(mode="json", exclude_unset=True), **changes}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(content))
+    assert cli.run(["hybridize", str(tmp_path / "spec.yaml"), "--out", str(tmp_path / "run")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    import re
+
+    assert lines[-1].startswith("error: ") and re.search(said, lines[-1]), lines
+
+
+def test_a_base_of_another_kind_and_of_other_weights(place, tmp_path, capsys):  # noqa: F811
+    made = hybridize(spec_of(place, train="gates", distill=False), tmp_path / "run")
+    config = json.loads((made / "config.json").read_text())
+    other = make_base(tmp_path / "other", seed=1)
+    config["base_model"]["name"] = str(other)
+    (made / "config.json").write_text(json.dumps(config))
+    assert cli.run(["eval", "--model", str(made), "--task", "recall_needle", "--out", str(tmp_path / "eval")]) != 0
+    assert "was trained on other weights" in capsys.readouterr().err
