@@ -28,6 +28,9 @@ SPECS = Path(__file__).parent / "specs"
 STAGES = ("align", "distill", "finetune")
 
 
+Tokens = Annotated[Whole, Field(ge=1, le=10**14)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +59,7 @@ class LoraSettings(_Strict):
 
 
 class Stage(_Strict):
-    tokens: Count  # seen in all
+    tokens: Tokens  # seen in all
     batch: Count = 8  # sequences a step, over all devices
     micro_batch: Count | None = None  # of these, at a time on a device; None: all
     learning_rate: Number = Field(2e-4, gt=0)  # of the projections, or of LoRA
