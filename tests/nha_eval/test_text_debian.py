@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import random
 import shutil
 import subprocess
 
@@ -13,18 +14,21 @@ from nha_eval.text.apt import Apt, members
 from nha_eval.text.debian import PACKAGES, Package, Repeats, build, debian_corpus
 from nha_eval.text.prose import is_prose, strip_html, tidy, unwrap
 
-SENTENCES = (
-    "The river rose in the night, and by the morning it had taken the bridge that the town had built in the year before.",
-    "Nobody who lived there had seen such a flood, but the old people said it was not the first and would not be the last.",
-    "They went up to the hill with what they could carry, and from there they watched the water and waited for it to go down.",
-    "When it was over they came back, and they found that their houses were full of sand and that the wells had gone bad.",
-    "It took them all of the summer to put things right, and in the autumn they began to build the bridge for a second time.",
-)
-
 
 def prose(number, paragraphs=6):
-    turn = [SENTENCES[(number + i) % 5].replace("town", f"town of Number{number}x{i}") for i in range(paragraphs * 3)]
-    return [" ".join(turn[i : i + 3]) for i in range(0, len(turn), 3)]
+    """English in its form; of five words in a row at least one is made up, and another in every text."""
+    rng = random.Random(number)
+
+    def word():
+        return "".join(rng.choice(("ba", "lo", "mi", "ren", "tu", "sa")) for _ in range(3))
+
+    def sentence():
+        return (
+            f"The {word()} of the {word()} was {word()} in the {word()}, and {word()} had said that {word()} would be {word()} "
+            f"when {word()} came to the {word()}."
+        )
+
+    return [" ".join(sentence() for _ in range(3)) for _ in range(paragraphs)]
 
 
 def test_html_gives_its_text_without_navigation():
@@ -36,7 +40,7 @@ def test_html_gives_its_text_without_navigation():
       <ul><li>item</ul><table><tr><td>cell</table><script>var x = "<p>no</p>";</script>
       <pre>kept
   as is</pre><footer>foot</footer></body></html>"""
-    assert strip_html(page) == "Of rivers\n\n One & the same line.\nNext.\n\nUnclosed wordshere end.\n\nitem\n\nkept\n  as is"
+    assert strip_html(page) == "Of rivers\n\nOne & the same line.\nNext.\n\nUnclosed wordshere end.\n\nitem\n\nkept\n  as is"
 
 
 def test_lines_broken_at_a_width_are_joined_and_others_stay():
@@ -70,7 +74,7 @@ def test_what_counts_as_prose(text, is_it):
 
 def test_text_that_was_there_before_is_told():
     repeats = Repeats()
-    one, two = "\n".join(prose(1, 20)), "\n".join(prose(2, 20)).replace("Number", "Nr").replace("the", "a")
+    one, two = "\n".join(prose(1, 20)), "\n".join(prose(2, 20))
     assert not repeats.saw(one) and repeats.saw(one[500:]) and not repeats.saw(two) and repeats.saw(f"{one} {two}")
 
 
