@@ -12,7 +12,7 @@ from nha_eval.errors import UserError
 from nha_eval.text import debian
 from nha_eval.text.apt import Apt, members
 from nha_eval.text.debian import PACKAGES, Package, Repeats, build, debian_corpus
-from nha_eval.text.prose import is_prose, strip_html, tidy, unwrap
+from nha_eval.text.prose import is_prose, join_entries, strip_html, tidy, unwrap
 
 
 def prose(number, paragraphs=6):
@@ -54,6 +54,12 @@ def test_lines_broken_at_a_width_are_joined_and_others_stay():
     assert unwrap(code) == code
     assert unwrap(f"{wrapped}\n\n{code}") == wrapped.replace("\n", " ") + "\n\n" + code
     assert tidy("a \t\n\n\n\n b\x07\xa0c  \n") == "a\n\n b c"
+
+
+def test_a_dictionarys_entries_are_joined():
+    entry = 'Arpine \\Ar"pine\\, n.\n   An arpent. [Obs.] --Webster\n   (1623).\n   [1913 Webster]'
+    text = f"{entry}\n\nArquated, a.\n   Curved. [R.] [PJC]"
+    assert join_entries(text) == 'Arpine \\Ar"pine\\, n. An arpent. --Webster (1623).\n\nArquated, a. Curved.'
 
 
 @pytest.mark.parametrize(
@@ -167,6 +173,18 @@ def test_packages_become_documents_and_a_manifest(repository, tmp_path, monkeypa
     fewer = debian_corpus(len(documents[f"{one}/a.html.gz"]) + 10)
     assert len(list(fewer.documents())) == 1 and fewer.digest != corpus.digest
     assert not [path.name for path in (tmp_path / "cache" / "text").iterdir() if "partial" in path.name]
+
+
+@needs_dpkg
+def test_a_package_may_be_read_in_part(repository, tmp_path):
+    files = {f"usr/share/doc/one/{tongue}/{i}.txt": "\n\n".join(prose(i)) for i in range(6) for tongue in ("en", "xx")}
+    repository("one", files)
+
+    def read(**settings):
+        return [document.name for document in build([Package("one", "MIT", "a book", **settings)], tmp_path / "scratch")[0]]
+
+    assert read(only="/en/") == [f"one/usr/share/doc/one/en/{i}.txt" for i in range(6)]
+    assert read(only="/xx/", every=4) == [f"one/usr/share/doc/one/xx/{i}.txt" for i in (0, 4)]
 
 
 @needs_dpkg
