@@ -45,13 +45,12 @@ class Package:
     licence: str
     what: str
     only: str = ""  # what the paths that are read hold, such as /en-US/
-    every: int = 1  # of its documents, one in so many is taken
 
 
 PACKAGES = (
     Package("anarchism", "GPL-2+", "An Anarchist FAQ, a book of political history"),
     Package("linux-doc-6.1", "GPL-2", "the Linux kernel's documentation"),
-    Package("dict-gcide", "GPL-2+", "Webster's dictionary of 1913, enlarged", every=4),
+    Package("dict-gcide", "GPL-2+", "Webster's dictionary of 1913, enlarged"),
     Package("dict-foldoc", "GFDL-1.1+", "the Free On-line Dictionary of Computing"),
     Package("dict-jargon", "public domain", "the Jargon File"),
     Package("dict-devil", "public domain", "Ambrose Bierce's Devil's Dictionary"),
@@ -60,6 +59,8 @@ PACKAGES = (
     Package("postgresql-doc-15", "PostgreSQL", "a database's manual"),
     Package("git-doc", "GPL-2", "a version control system's manual"),
     Package("apache2-doc", "Apache-2.0", "a web server's manual"),
+    Package("python-django-doc", "BSD-3-Clause", "a web framework's documentation"),
+    Package("exim4-doc-html", "GPL-2+", "a mail server's specification"),
     Package("octave-doc", "GPL-3+", "a numerical language's manual"),
     Package("krb5-doc", "CC-BY-SA-3.0", "Kerberos' manuals"),
     Package("borgbackup-doc", "BSD-3-Clause", "a backup program's manual"),
@@ -110,7 +111,7 @@ def build(packages: Iterable[Package], scratch: Path) -> tuple[list[Document], d
             if deb is None:
                 missing.append(package.name)
             else:
-                found = sorted(texts_of(deb.file, package.only))[:: package.every]
+                found = sorted(texts_of(deb.file, package.only))
                 texts = [(name, text) for name, text in found if not repeats.saw(text)]
                 documents += [Document(text, "debian", f"{package.name}/{name}") for name, text in texts]
                 rows.append(

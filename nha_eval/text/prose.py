@@ -33,6 +33,10 @@ _BLOCKS = frozenset(
     )
 )
 _NAVIGATION = re.compile(r"sidebar|navheader|navfooter|navigation|related|\btoc\b|breadcrumb|headerlink|footnote-backref", re.I)
+# Lines of links that are not marked as such.
+_LINKS = re.compile(
+    r"(Next|Previous|Prev|Up): .*|Contents \| .*|(?=.*\bprev(ious)?\b).{0,60}\bnext\b.{0,40}|On this page:", re.I
+)
 _VOID = frozenset(words("area base br col embed hr img input link meta source track wbr"))
 
 
@@ -86,14 +90,19 @@ def strip_html(page: str) -> str:
 
     Where hardly anything stands outside of tables, they are what the page is laid out with, and their text is taken.
     """
-    for skipped in ((*_SKIPPED, "table"), _SKIPPED):
-        stripper = _Stripper(skipped)
-        stripper.feed(page)
-        stripper.close()
-        text = tidy("".join(stripper.parts))
-        if len(text) >= SHORTEST or "<table" not in page.lower():
-            break
-    return text
+    text = _stripped(page, (*_SKIPPED, "table"))
+    if len(text) >= SHORTEST or "<table" not in page.lower():
+        return text
+    whole = _stripped(page, _SKIPPED)
+    return whole if len(whole) > 5 * len(text) else text
+
+
+def _stripped(page: str, skipped: tuple[str, ...]) -> str:
+    stripper = _Stripper(skipped)
+    stripper.feed(page)
+    stripper.close()
+    lines = "".join(stripper.parts).split("\n")
+    return tidy("\n".join(line for line in lines if not _LINKS.fullmatch(line.strip())))
 
 
 def tidy(text: str) -> str:

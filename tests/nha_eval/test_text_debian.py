@@ -34,6 +34,7 @@ def prose(number, paragraphs=6):
 def test_html_gives_its_text_without_navigation():
     page = """<html><head><title>T</title><style>p {}</style></head><body>
       <div class="sphinxsidebar"><div>inner</div> menu</div><nav>next <a>page</a></nav>
+      <p><a>Prev</a> | <a>Up</a> | <a>Next</a></p><p>Next: Lakes, Up: Water</p>
       <h1>Of rivers<a class="headerlink" href="#x">¶</a></h1>
       <p>One &amp; the
          same&nbsp;line.<br>Next.<p>Unclosed <em>words</em>here<img src=x alt="no"> end.
@@ -41,6 +42,11 @@ def test_html_gives_its_text_without_navigation():
       <pre>kept
   as is</pre><footer>foot</footer></body></html>"""
     assert strip_html(page) == "Of rivers\n\nOne & the same line.\nNext.\n\nUnclosed wordshere end.\n\nitem\n\nkept\n  as is"
+
+
+def test_a_page_laid_out_with_a_table_gives_its_text():
+    page = f"<body><p>menu</p><table><tr><td>{''.join(f'<p>{paragraph}' for paragraph in prose(3))}</table></body>"
+    assert strip_html(page) == "\n\n".join(["menu", *prose(3)])
 
 
 def test_lines_broken_at_a_width_are_joined_and_others_stay():
@@ -177,6 +183,7 @@ def test_packages_become_documents_and_a_manifest(repository, tmp_path, monkeypa
 
 @needs_dpkg
 def test_a_package_may_be_read_in_part(repository, tmp_path):
+    # The second tongue says the same, and is a repeat where both are read.
     files = {f"usr/share/doc/one/{tongue}/{i}.txt": "\n\n".join(prose(i)) for i in range(6) for tongue in ("en", "xx")}
     repository("one", files)
 
@@ -184,7 +191,7 @@ def test_a_package_may_be_read_in_part(repository, tmp_path):
         return [document.name for document in build([Package("one", "MIT", "a book", **settings)], tmp_path / "scratch")[0]]
 
     assert read(only="/en/") == [f"one/usr/share/doc/one/en/{i}.txt" for i in range(6)]
-    assert read(only="/xx/", every=4) == [f"one/usr/share/doc/one/xx/{i}.txt" for i in (0, 4)]
+    assert len(read()) == 6
 
 
 @needs_dpkg
