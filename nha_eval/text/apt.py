@@ -97,15 +97,18 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
 
 def members(deb: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """The package's plain files of at most 64 MiB whose path (without a leading slash) is wanted, in the package's order."""
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as unpacked:
-        with tarfile.open(fileobj=unpacked.stdout, mode="r|") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if member.isfile() and member.size <= _LARGEST and wanted(name):
-                    yield name, archive.extractfile(member).read()
+    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+    broken = UserError(f"source 'debian': {deb.name} is no whole package: try again")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacked:
+        try:
+            with tarfile.open(fileobj=unpacked.stdout, mode="r|") as archive:
+                for member in archive:
+                    name = member.name.removeprefix("./")
+                    if member.isfile() and member.size <= _LARGEST and wanted(name):
+                        yield name, archive.extractfile(member).read()
+        except tarfile.TarError as problem:
+            raise broken from problem
         # What follows the archive's end must be read too, or dpkg-deb finds its pipe broken.
         unpacked.stdout.read()
     if unpacked.returncode:
-        raise UserError(
-            f"source 'debian': {deb.name} is no whole package (dpkg-deb ended with {unpacked.returncode}): try again"
-        )
+        raise broken

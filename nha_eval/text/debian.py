@@ -28,7 +28,7 @@ from nha_eval.text.apt import ADVICE, Apt, members
 from nha_eval.text.documents import Corpus, Document, pieces
 from nha_eval.text.local import decode
 from nha_eval.text.near import NEAR, Shingles
-from nha_eval.text.prose import is_prose, strip_html, tidy, unwrap
+from nha_eval.text.prose import is_prose, join_entries, strip_html, tidy, unwrap
 from nha_eval.text.showing import Bar, note
 from nha_eval.text.stored import stored_corpus, text_folder
 
@@ -44,9 +44,40 @@ class Package:
     name: str
     licence: str
     what: str
+    only: str = ""  # what the paths that are read hold, such as /en-US/
 
 
-PACKAGES: tuple[Package, ...] = ()
+PACKAGES = (
+    Package("anarchism", "GPL-2+", "An Anarchist FAQ, a book of political history"),
+    Package("linux-doc-6.1", "GPL-2", "the Linux kernel's documentation"),
+    Package("dict-gcide", "GPL-2+", "Webster's dictionary of 1913, enlarged"),
+    Package("dict-foldoc", "GFDL-1.1+", "the Free On-line Dictionary of Computing"),
+    Package("dict-jargon", "public domain", "the Jargon File"),
+    Package("dict-devil", "public domain", "Ambrose Bierce's Devil's Dictionary"),
+    Package("python3.11-doc", "PSF-2", "the Python language's documentation"),
+    Package("racket-doc", "MIT or Apache-2.0", "the Racket language's documentation"),
+    Package("postgresql-doc-15", "PostgreSQL", "a database's manual"),
+    Package("git-doc", "GPL-2", "a version control system's manual"),
+    Package("apache2-doc", "Apache-2.0", "a web server's manual"),
+    Package("python-django-doc", "BSD-3-Clause", "a web framework's documentation"),
+    Package("exim4-doc-html", "GPL-2+", "a mail server's specification"),
+    Package("octave-doc", "GPL-3+", "a numerical language's manual"),
+    Package("krb5-doc", "CC-BY-SA-3.0", "Kerberos' manuals"),
+    Package("borgbackup-doc", "BSD-3-Clause", "a backup program's manual"),
+    Package("debian-handbook", "GPL-2+ or CC-BY-SA-3.0", "The Debian Administrator's Handbook", only="/en-US/"),
+    Package("installation-guide-amd64", "GPL-2", "how to install Debian", only="/en/"),
+    Package("debian-policy", "GPL-2+", "what Debian's packages are to be like"),
+    Package("developers-reference", "GPL-2+", "how Debian is made"),
+    Package("debian-reference-en", "GPL-2+", "a guide to Debian"),
+    Package("debmake-doc", "Expat", "a guide for Debian's maintainers"),
+    Package("maint-guide", "GPL-2+", "an older guide for Debian's maintainers"),
+    Package("debian-history", "GPL-2+", "a short history of Debian"),
+    Package("harden-doc", "GPL-2", "Securing Debian", only="/en-US/"),
+    Package("mh-book", "GPL-2+", "MH & nmh, a book on electronic mail"),
+    Package("png-definitive-guide", "GFDL-1.1+, no invariant sections", "PNG: The Definitive Guide"),
+    Package("cfi-en", "public domain", "Copyright does not exist, a book on hackers"),
+    Package("abs-guide", "public domain", "the Advanced Bash-Scripting Guide"),
+)
 
 _UNPACK = {".gz": gzip.decompress, ".dz": gzip.decompress, ".xz": lzma.decompress, ".bz2": bz2.decompress}
 _PAGES, _TEXTS, _DICTIONARIES = (".html", ".htm", ".xhtml"), (".txt", ".text"), (".dict",)
@@ -80,7 +111,8 @@ def build(packages: Iterable[Package], scratch: Path) -> tuple[list[Document], d
             if deb is None:
                 missing.append(package.name)
             else:
-                texts = [(name, text) for name, text in sorted(texts_of(deb.file)) if not repeats.saw(text)]
+                found = sorted(texts_of(deb.file, package.only))
+                texts = [(name, text) for name, text in found if not repeats.saw(text)]
                 documents += [Document(text, "debian", f"{package.name}/{name}") for name, text in texts]
                 rows.append(
                     {
@@ -99,9 +131,9 @@ def build(packages: Iterable[Package], scratch: Path) -> tuple[list[Document], d
     return documents, {"kind": "debian", "licence": "; ".join(licences), "packages": rows, "missing": missing}
 
 
-def texts_of(deb: Path) -> Iterator[tuple[str, str]]:
-    """(path inside, text) of all prose in a package file."""
-    for path, data in members(deb, lambda name: _kind(name) is not None):
+def texts_of(deb: Path, only: str = "") -> Iterator[tuple[str, str]]:
+    """(path inside, text) of all prose in a package file, from paths that hold `only`."""
+    for path, data in members(deb, lambda name: only in f"/{name}" and _kind(name) is not None):
         for number, text in enumerate(_read(path, data)):
             if is_prose(text):
                 yield (path if number == 0 else f"{path}#{number}"), text
@@ -126,8 +158,9 @@ def _read(path: str, data: bytes) -> list[str]:
     kind = _kind(path)
     if kind in _PAGES:
         return [strip_html(text)]
-    text = unwrap(tidy(text))
-    return [piece.strip() for piece in pieces(text, DICTIONARY_PIECE)] if kind in _DICTIONARIES else [text]
+    if kind in _DICTIONARIES:
+        return [piece.strip() for piece in pieces(join_entries(tidy(text)), DICTIONARY_PIECE)]
+    return [unwrap(tidy(text))]
 
 
 class Repeats:

@@ -23,22 +23,29 @@ _COMMON = frozenset(
     )
 )
 _WORDS = re.compile(r"[A-Za-z]+")
+_MARK = re.compile(r" *\[(?:\d{4} )?[A-Z][\w. +-]{1,20}\]")
 
-_SKIPPED = ("script", "style", "nav", "head", "footer", "form", "svg", "math", "table", "template")
+_SKIPPED = ("script", "style", "nav", "head", "footer", "form", "svg", "math", "template")
 _BLOCKS = frozenset(
     words(
-        "p div h1 h2 h3 h4 h5 h6 ul ol dl dd dt li pre blockquote section article header main aside hr tr center figure address"
+        "p div h1 h2 h3 h4 h5 h6 ul ol dl dd dt li pre blockquote section article header main aside hr tr td th center figure "
+        "address"
     )
 )
 _NAVIGATION = re.compile(r"sidebar|navheader|navfooter|navigation|related|\btoc\b|breadcrumb|headerlink|footnote-backref", re.I)
+# Lines of links that are not marked as such.
+_LINKS = re.compile(
+    r"(Next|Previous|Prev|Up): .*|Contents \| .*|(?=.*\bprev(ious)?\b).{0,60}\bnext\b.{0,40}|On this page:", re.I
+)
 _VOID = frozenset(words("area base br col embed hr img input link meta source track wbr"))
 
 
 class _Stripper(HTMLParser):
     """Collects the text outside of navigation, scripts and tables."""
 
-    def __init__(self) -> None:
+    def __init__(self, skipped: tuple[str, ...]) -> None:
         super().__init__(convert_charrefs=True)
+        self._unwanted = skipped
         self.parts: list[str] = []
         self._skipped: str | None = None
         self._depth = 0
@@ -49,7 +56,7 @@ class _Stripper(HTMLParser):
             self._depth += tag == self._skipped
             return
         told = " ".join(value or "" for name, value in attrs if name in ("class", "id", "role"))
-        if tag in _SKIPPED or (tag not in _VOID and tag not in ("body", "html") and _NAVIGATION.search(told)):
+        if tag in self._unwanted or (tag not in _VOID and tag not in ("body", "html") and _NAVIGATION.search(told)):
             self._skipped, self._depth = tag, 1
             return
         self._verbatim += tag == "pre"
@@ -69,16 +76,33 @@ class _Stripper(HTMLParser):
             self.parts.append("\n\n")
 
     def handle_data(self, data: str) -> None:
-        if self._skipped is None:
-            self.parts.append(data if self._verbatim else re.sub(r"\s+", " ", data))
+        if self._skipped is not None:
+            return
+        if not self._verbatim:
+            data = re.sub(r"\s+", " ", data)
+            data = data.lstrip() if not self.parts or self.parts[-1].endswith("\n") else data
+        if data:
+            self.parts.append(data)
 
 
 def strip_html(page: str) -> str:
-    """The page's text, paragraphs parted by empty lines; what is navigation, script or table is left out."""
-    stripper = _Stripper()
+    """The page's text, paragraphs parted by empty lines; what is navigation, script or table is left out.
+
+    Where hardly anything stands outside of tables, they are what the page is laid out with, and their text is taken.
+    """
+    text = _stripped(page, (*_SKIPPED, "table"))
+    if len(text) >= SHORTEST or "<table" not in page.lower():
+        return text
+    whole = _stripped(page, _SKIPPED)
+    return whole if len(whole) > 5 * len(text) else text
+
+
+def _stripped(page: str, skipped: tuple[str, ...]) -> str:
+    stripper = _Stripper(skipped)
     stripper.feed(page)
     stripper.close()
-    return tidy("".join(stripper.parts))
+    lines = "".join(stripper.parts).split("\n")
+    return tidy("\n".join(line for line in lines if not _LINKS.fullmatch(line.strip())))
 
 
 def tidy(text: str) -> str:
@@ -93,6 +117,11 @@ def unwrap(text: str) -> str:
     return "\n\n".join(_joined(paragraph) for paragraph in text.split("\n\n"))
 
 
+def join_entries(text: str) -> str:
+    """A dictionary's text with each entry on one line, without the marks of sources such as [1913 Webster]."""
+    return _MARK.sub("", re.sub(r"\n +", " ", text))
+
+
 def _joined(paragraph: str) -> str:
     lines = paragraph.split("\n")
     if len(lines) < 2:
@@ -100,8 +129,8 @@ def _joined(paragraph: str) -> str:
     inner = lines[:-1]
     broken = all(45 <= len(line) <= 100 for line in inner) and max(map(len, inner)) - min(map(len, inner)) <= 25
     # Only a paragraph's first line is set in, if any.
-    indents = {len(line) - len(line.lstrip(" ")) for line in lines[1:]}
-    if not broken or len(indents) > 1 or re.match(r"\s*([-*+|]|\d+[.)])\s", lines[-1]):
+    indents = [len(line) - len(line.lstrip(" ")) for line in lines]
+    if not broken or len(set(indents[1:])) > 1 or indents[1] > indents[0] or re.match(r"\s*([-*+|]|\d+[.)])\s", lines[-1]):
         return paragraph
     return re.sub(r" {2,}", " ", " ".join(line.strip() for line in lines))
 

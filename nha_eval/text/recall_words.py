@@ -28,7 +28,8 @@ FAMILY = words(
 )
 # Put together they name ships, farms, streets, machines and villages.
 FRONTS = words(
-    "Ash Birk Crow Dun Ever Fenn Gold Hather Iver Kes Lark Mor Nether Oak Pel Quill Rook Stan Thorn Ulver Wex Yarrow Brack Cald"
+    "Ash Birk Crow Dun Ever Fenn Gorse Hather Iver Kes Lark Mor Nether Oak Pel Quill Rook Stan Thorn Ulver Wex Yarrow Brack "
+    "Cald"
 )
 BACKS = words(
     "mere wick combe stead thwaite hollow ford garth leigh holt brook fell worth dale gill minster hurst crag ness sett "
@@ -42,7 +43,7 @@ THINGS = words(
 )
 OFFICES = words(
     "treasurer secretary surveyor archivist steward auditor registrar foreman quartermaster bursar chaplain warden "
-    "usher curator engraver brewer glazier cooper wheelwright signalman ferryman apothecary printer mason weaver"
+    "usher curator engraver brewer glazier thatcher wheelwright signalman ferryman apothecary printer mason weaver"
 )
 SUBSTANCES = words(
     "basalt chalk resin ochre gypsum slate felspar amber flint tallow cobalt borax graphite limestone pumice saltpetre "

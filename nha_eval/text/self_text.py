@@ -48,6 +48,9 @@ def write_self_text(
     """
     import torch
 
+    begun = 1 if prefixes is None else prefix_tokens
+    if length <= begun:
+        raise UserError(f"documents of {length} tokens were asked for, of which {begun} are given: ask for longer ones")
     settings = {"seed": seed, "length": length, "batch": batch, "prefix_tokens": prefix_tokens if prefixes is not None else 0}
     done = _whole_lines(path, settings)
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

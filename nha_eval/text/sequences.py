@@ -96,7 +96,13 @@ def document_bounds(tokens: np.ndarray, separator: int) -> np.ndarray:
 
 def _pieces(tokens: np.ndarray, length: int, separator: int) -> list[tuple[int, int]]:
     bounds = document_bounds(tokens, separator).tolist()
-    return [(start, min(start + length, end)) for begin, end in pairwise(bounds) for start in range(begin, end, length)]
+    # A single token has nothing to be foretold from.
+    return [
+        (start, min(start + length, end))
+        for begin, end in pairwise(bounds)
+        for start in range(begin, end, length)
+        if end - start > 1
+    ]
 
 
 def _best_fit(pieces: list[tuple[int, int]], length: int) -> list[list[tuple[int, int]]]:

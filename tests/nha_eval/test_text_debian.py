@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import random
 import shutil
 import subprocess
 
@@ -11,32 +12,41 @@ from nha_eval.errors import UserError
 from nha_eval.text import debian
 from nha_eval.text.apt import Apt, members
 from nha_eval.text.debian import PACKAGES, Package, Repeats, build, debian_corpus
-from nha_eval.text.prose import is_prose, strip_html, tidy, unwrap
-
-SENTENCES = (
-    "The river rose in the night, and by the morning it had taken the bridge that the town had built in the year before.",
-    "Nobody who lived there had seen such a flood, but the old people said it was not the first and would not be the last.",
-    "They went up to the hill with what they could carry, and from there they watched the water and waited for it to go down.",
-    "When it was over they came back, and they found that their houses were full of sand and that the wells had gone bad.",
-    "It took them all of the summer to put things right, and in the autumn they began to build the bridge for a second time.",
-)
+from nha_eval.text.prose import is_prose, join_entries, strip_html, tidy, unwrap
 
 
 def prose(number, paragraphs=6):
-    turn = [SENTENCES[(number + i) % 5].replace("town", f"town of Number{number}x{i}") for i in range(paragraphs * 3)]
-    return [" ".join(turn[i : i + 3]) for i in range(0, len(turn), 3)]
+    """English in its form; of five words in a row at least one is made up, and another in every text."""
+    rng = random.Random(number)
+
+    def word():
+        return "".join(rng.choice(("ba", "lo", "mi", "ren", "tu", "sa")) for _ in range(3))
+
+    def sentence():
+        return (
+            f"The {word()} of the {word()} was {word()} in the {word()}, and {word()} had said that {word()} would be {word()} "
+            f"when {word()} came to the {word()}."
+        )
+
+    return [" ".join(sentence() for _ in range(3)) for _ in range(paragraphs)]
 
 
 def test_html_gives_its_text_without_navigation():
     page = """<html><head><title>T</title><style>p {}</style></head><body>
       <div class="sphinxsidebar"><div>inner</div> menu</div><nav>next <a>page</a></nav>
+      <p><a>Prev</a> | <a>Up</a> | <a>Next</a></p><p>Next: Lakes, Up: Water</p>
       <h1>Of rivers<a class="headerlink" href="#x">¶</a></h1>
       <p>One &amp; the
          same&nbsp;line.<br>Next.<p>Unclosed <em>words</em>here<img src=x alt="no"> end.
       <ul><li>item</ul><table><tr><td>cell</table><script>var x = "<p>no</p>";</script>
       <pre>kept
   as is</pre><footer>foot</footer></body></html>"""
-    assert strip_html(page) == "Of rivers\n\n One & the same line.\nNext.\n\nUnclosed wordshere end.\n\nitem\n\nkept\n  as is"
+    assert strip_html(page) == "Of rivers\n\nOne & the same line.\nNext.\n\nUnclosed wordshere end.\n\nitem\n\nkept\n  as is"
+
+
+def test_a_page_laid_out_with_a_table_gives_its_text():
+    page = f"<body><p>menu</p><table><tr><td>{''.join(f'<p>{paragraph}' for paragraph in prose(3))}</table></body>"
+    assert strip_html(page) == "\n\n".join(["menu", *prose(3)])
 
 
 def test_lines_broken_at_a_width_are_joined_and_others_stay():
@@ -50,6 +60,12 @@ def test_lines_broken_at_a_width_are_joined_and_others_stay():
     assert unwrap(code) == code
     assert unwrap(f"{wrapped}\n\n{code}") == wrapped.replace("\n", " ") + "\n\n" + code
     assert tidy("a \t\n\n\n\n b\x07\xa0c  \n") == "a\n\n b c"
+
+
+def test_a_dictionarys_entries_are_joined():
+    entry = 'Arpine \\Ar"pine\\, n.\n   An arpent. [Obs.] --Webster\n   (1623).\n   [1913 Webster]'
+    text = f"{entry}\n\nArquated, a.\n   Curved. [R.] [PJC]"
+    assert join_entries(text) == 'Arpine \\Ar"pine\\, n. An arpent. --Webster (1623).\n\nArquated, a. Curved.'
 
 
 @pytest.mark.parametrize(
@@ -70,7 +86,7 @@ def test_what_counts_as_prose(text, is_it):
 
 def test_text_that_was_there_before_is_told():
     repeats = Repeats()
-    one, two = "\n".join(prose(1, 20)), "\n".join(prose(2, 20)).replace("Number", "Nr").replace("the", "a")
+    one, two = "\n".join(prose(1, 20)), "\n".join(prose(2, 20))
     assert not repeats.saw(one) and repeats.saw(one[500:]) and not repeats.saw(two) and repeats.saw(f"{one} {two}")
 
 
@@ -163,6 +179,19 @@ def test_packages_become_documents_and_a_manifest(repository, tmp_path, monkeypa
     fewer = debian_corpus(len(documents[f"{one}/a.html.gz"]) + 10)
     assert len(list(fewer.documents())) == 1 and fewer.digest != corpus.digest
     assert not [path.name for path in (tmp_path / "cache" / "text").iterdir() if "partial" in path.name]
+
+
+@needs_dpkg
+def test_a_package_may_be_read_in_part(repository, tmp_path):
+    # The second tongue says the same, and is a repeat where both are read.
+    files = {f"usr/share/doc/one/{tongue}/{i}.txt": "\n\n".join(prose(i)) for i in range(6) for tongue in ("en", "xx")}
+    repository("one", files)
+
+    def read(**settings):
+        return [document.name for document in build([Package("one", "MIT", "a book", **settings)], tmp_path / "scratch")[0]]
+
+    assert read(only="/en/") == [f"one/usr/share/doc/one/en/{i}.txt" for i in range(6)]
+    assert len(read()) == 6
 
 
 @needs_dpkg

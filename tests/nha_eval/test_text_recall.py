@@ -32,7 +32,7 @@ def test_there_are_many_forms_with_many_wordings():
             return re.sub(r"\W+", " ", text.replace(fact.value, "V"))[:12]
 
         assert len({bare(fact, fact.restated) for sheet in made for fact in sheet.facts}) >= 3, name
-        assert len({sheet.opening.split()[0] for sheet in made}) >= 3, name
+        assert len({sheet.opening[:14] for sheet in made}) >= 3, name
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -69,11 +69,16 @@ def test_documents_state_before_they_ask_and_are_as_long_as_asked(form, characte
 def test_distances_go_from_tens_to_thousands_of_tokens():
     """Of passages quoted again, where the distance can be seen in the text."""
     distances = []
-    for seed in range(150):
+    for seed in range(100):
         text = recall_document(STREAM(seed), 20_000, passage, QUOTATION)
-        found = re.findall(r"w\d+", text)
-        first = max(found, key=found.count)
-        distances.append(text.rindex(first) - text.index(first))
+        first, places = "", {}
+        for found in re.finditer(r"w\d+", text):
+            if found[0] in places:
+                first = found[0]
+                distances.append(found.start() - places[first])
+                break
+            places[found[0]] = found.start()
+        assert first
     distances = np.array(distances)
     assert (distances < 1500).mean() > 0.1 and (distances > 8000).mean() > 0.15
     assert distances.max() > 12_000
