@@ -1,4 +1,4 @@
-"""Batches of 1, 3 and 16 give the same scores for every mixer that exists as a file, with the documents shuffled.
+"""Batches of 1, 3, 16 and of their own choice give the same scores for every mixer that exists as a file, with the documents shuffled.
 
 Documents of unlike lengths, questions on one text, and one longer than the model takes; choices, texts to be continued, and
 whole texts. Single precision is held to 1e-6 of a log-likelihood, double precision to 1e-6 itself, so that what rounds apart
@@ -64,10 +64,10 @@ def test_batch_size_and_order_change_no_score(mixer, dtype, tolerance):
     rows = Rows(loaded.model)
     choices, texts, whole = answers(loaded, 1, seed=0)
     assert set(rows.counts) == {1}
-    for batch in (3, 16):
+    for seed, batch in enumerate((3, 16, "auto"), 1):
         rows.counts.clear()
-        found_choices, found_texts, found_whole = answers(loaded, batch, seed=batch)
-        assert 1 < max(rows.counts) <= batch
+        found_choices, found_texts, found_whole = answers(loaded, batch, seed)
+        assert 1 < max(rows.counts) <= (len(CHOICES) if batch == "auto" else batch)
         assert [pair[0] for pair in found_choices] == pytest.approx([pair[0] for pair in choices], **tolerance)
         assert [pair[1] for pair in found_choices] == [pair[1] for pair in choices]
         assert found_texts == texts
