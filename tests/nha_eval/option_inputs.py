@@ -121,6 +121,7 @@ bench_model = flags(
     },
     {
         **{"model": NO_NAME, "size": ("huge", *NO_NAME), "length": ("longest ever", *NO_NUMBER), "batch": NO_NUMBER},
+        "settings": ("nowhere.yaml", "", ".", "~no-such-user/x", "a\0b"),
         **{"window": ("T/0", "T/", "T/x", "T/" + "9" * 5000, *SOME), "phase": ("training", *NO_NAME), **COMMON_BAD},
         **{"checkpointing": ("maybe", "true", ","), "seconds": ("0", "nan", "inf", "-1"), "repeats": ("0", "-1", "x", "1.5")},
     },
