@@ -194,7 +194,7 @@ def harness(
     """
     from nha_eval.errors import UserError
     from nha_eval.paths import user_path
-    from nha_eval.spec import parse_window
+    from nha_eval.window_settings import parse_window
 
     place = user_path(out, "--out")
     counts = {"limit": limit, "sweep-limit": sweep_limit, "repeats": repeats, "batch": batch}

@@ -3,7 +3,8 @@
 import pytest
 
 from nha_eval.errors import UserError
-from nha_eval.spec import find_spec, make_spec, parse_window, read_spec, spec_names
+from nha_eval.spec import find_spec, make_spec, read_spec, spec_names
+from nha_eval.window_settings import parse_window
 
 
 def check(content, **flags):

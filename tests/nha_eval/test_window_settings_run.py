@@ -23,13 +23,13 @@ from nha_eval.scoring import score_task
 ROOT = Path(__file__).parents[2]
 LENGTH, CONTEXTS, LIMIT = 256, 2, 6
 # What each name of the file stands for in nha-tiny's two layers.
-FILE = "searched: [2, full]\nreversed: {window: 2, full: [0]}\nunused: [1, 1, 1]\n"
-LAYERS = {"searched": [2, None], "reversed": [None, 2], "16": [16, 16], "full": [None, None]}
+FILE = "searched: [2, full]\ncompact: {window: 0, full: [1]}\nunused: [1, 1, 1]\n"
+LAYERS = {"searched": [2, None], "compact": [0, None], "16": [16, 16], "full": [None, None]}
 TASK = ["--task", "recall_needle", "--length", LENGTH, "--contexts", CONTEXTS, "--limit", LIMIT]
 
 
 def asked(folder):
-    windows = ["--settings", folder.parent / "settings.yaml", "--window", "searched,16,reversed,full"]
+    windows = ["--settings", folder.parent / "settings.yaml", "--window", "searched,16,compact,full"]
     return ["eval", "--model", "nha-tiny", *TASK, *windows, "--cost-length", 64, "--device", "cpu", "--out", folder]
 
 
@@ -86,23 +86,23 @@ def test_states_are_those_of_the_layers(run, saved):
     with (run / "costs.csv").open(newline="") as file:
         held = {row["window"]: int(row["state_bytes"]) for row in csv.DictReader(file) if row["phase"] == "prefill"}
     assert held == {name: load(str(folder)).model.state_bytes(1, 64) for name, folder in saved.items()}
-    assert held["16"] != held["searched"] == held["reversed"] < held["full"]
+    assert held["compact"] < held["searched"] < held["full"]
 
 
 def test_records_hold_the_windows_and_the_run_needs_no_other_file(run, capsys):
     found = cells(run)
     assert found["searched", "score", None]["cell"]["windows"] == [2, "full"]
-    assert found["reversed", "cost", "decode"]["cell"]["windows"] == ["full", 2]
+    assert found["compact", "cost", "decode"]["cell"]["windows"] == [0, "full"]
     assert found[16, "score", None]["cell"]["windows"] is None
     spec = yaml.safe_load((run / "spec.yaml").read_text())
-    assert spec["settings"] == {"searched": [2, "full"], "reversed": {"window": 2, "full": [0]}}
+    assert spec["settings"] == {"searched": [2, "full"], "compact": {"window": 0, "full": [1]}}
     assert cli.run(["eval", str(run / "spec.yaml"), "--out", str(run)]) == 0
     assert "nothing was left to do" in capsys.readouterr().err
 
 
 def test_the_report_calls_settings_by_their_names(run):
     text = (run / "report.md").read_text(encoding="utf-8")
-    assert "| nha-tiny, searched |" in text and "| nha-tiny, reversed |" in text
+    assert "| nha-tiny, searched |" in text and "| nha-tiny, compact |" in text
     assert "At the setting searched and 256 tokens" in text
     assert "| 2 | nha-tiny, searched |" in text and "still meet what is beyond" in text
 
@@ -119,10 +119,10 @@ def test_other_windows_under_a_name_are_another_run(run, tmp_path, capsys):
 
 def test_compare_takes_a_setting_by_its_name(run, tmp_path):
     out = tmp_path / "compared.csv"
-    sides = ["--a", "nha-tiny:searched", "--b", "nha-tiny:reversed"]
+    sides = ["--a", "nha-tiny:searched", "--b", "nha-tiny:compact"]
     assert cli.run(["compare", str(run), *sides, "--out", str(out)]) == 0
     with out.open(newline="") as file:
-        assert [(row["window_a"], row["window_b"]) for row in csv.DictReader(file)] == [("searched", "reversed")]
+        assert [(row["window_a"], row["window_b"]) for row in csv.DictReader(file)] == [("searched", "compact")]
 
 
 def logits(model):
@@ -168,7 +168,10 @@ def test_a_setting_that_only_the_loaded_model_can_refuse_is_its_cells_error():
     assert events[-1]["reason"].startswith("setting 's' has 3 windows, and nha-tiny has 2 layers: give one a layer")
 
 
-SPEC = {"settings": {"s": [8, "full"], "t": [4, 4]}, "windows": ["s", 16, "t", "full"]}
+SPEC = {
+    **{"settings": {"s": [8, "full"], "t": [4, 4]}, "windows": ["s", 16, "t"], "models": ["hybrid"]},
+    **{"suites": ["recall"], "lengths": [64, 128], "costs": {"lengths": [64]}},
+}
 
 
 def tables(folder):
