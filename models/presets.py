@@ -100,6 +100,7 @@ PRETRAINED = {
     "swa-smollm2-135m": ("attention", 64),
     "nha-smollm2-135m": ("nha", 64),
 }
+PRETRAINED_LAYERS = 30
 PREFIXES = {"nha": ("nha", 64), "swa": ("attention", 64)}
 
 

@@ -17,7 +17,7 @@ from nha_eval import hub
 from nha_eval.errors import UserError, nearest
 from nha_eval.paths import user_path
 from nha_eval.plan import ModelInfo
-from nha_eval.spec import Window
+from nha_eval.window_settings import Window
 
 # Files up to this size are read whole for the fingerprint; of larger ones the header and evenly spaced blocks, which
 # any training changes.
@@ -48,7 +48,8 @@ def describe(name: str) -> ModelInfo:
         revision, config = hub.find_model(name)
         content = read_config(config, name)
         _refusing(name, "check_no_code", content, "its config.json")
-        return ModelInfo(name, name, revision, own_window(content, name), content.get("max_position_embeddings"))
+        longest, least = content.get("max_position_embeddings"), least_windows(content, name)
+        return ModelInfo(name, name, revision, own_window(content, name), longest, least_windows=least)
     if "/" in name or name.startswith((".", "~")):
         raise UserError(
             f"no such checkpoint folder: {name!r}; give a folder that save_pretrained left, a preset (`list` shows them), or "
@@ -67,12 +68,14 @@ def describe_preset(name: str) -> ModelInfo:
     if name not in presets.PRETRAINED:
         config = presets.preset_config(name).to_dict()
         digest = _digest({key: value for key, value in config.items() if key != "transformers_version"})
-        return ModelInfo(name, name, digest, own_window(config, name), config["max_position_embeddings"])
+        longest, least = config["max_position_embeddings"], least_windows(config, name)
+        return ModelInfo(name, name, digest, own_window(config, name), longest, least_windows=least)
     mixer, window = presets.PRETRAINED[name]
     folder = assets.cached(assets.SMOLLM2)
     longest = read_config(folder / "config.json", name).get("max_position_embeddings") if folder else None
-    own = own_window({"model_type": "nha", "mixers": [mixer], "windows": [window]})
-    return ModelInfo(name, name, _digest([assets.SMOLLM2.sha256, mixer]), own, longest, (assets.SMOLLM2.name,))
+    form = {"model_type": "nha", "mixers": mixer, "windows": window, "num_hidden_layers": presets.PRETRAINED_LAYERS}
+    digest, needs = _digest([assets.SMOLLM2.sha256, mixer]), (assets.SMOLLM2.name,)
+    return ModelInfo(name, name, digest, own_window(form), longest, needs, least_windows(form))
 
 
 def _in_form(name: str, form: str, rest: str) -> ModelInfo:
@@ -85,8 +88,10 @@ def _in_form(name: str, form: str, rest: str) -> ModelInfo:
         raise UserError(f"model {name!r}: {rest} is a preset; give a checkpoint folder or a hub id behind {form}:")
     base = describe(rest)
     mixer, window = presets.PREFIXES[form]
-    own = own_window({"model_type": "nha", "mixers": [mixer], "windows": [window]})
-    return ModelInfo(name, f"{form}:{base.label}", _digest([base.fingerprint, mixer]), own, base.max_length, base.needs)
+    made = {"model_type": "nha", "mixers": mixer, "windows": window}
+    least = None if base.least_windows is None else least_windows(made | {"num_hidden_layers": len(base.least_windows)})
+    digest = _digest([base.fingerprint, mixer])
+    return ModelInfo(name, f"{form}:{base.label}", digest, own_window(made), base.max_length, base.needs, least)
 
 
 def _digest(content: Any) -> str:
@@ -108,9 +113,9 @@ def describe_folder(name: str, folder: Path) -> ModelInfo:
             digest.update(path.read_bytes())
     for shard in shards:
         _add_shard(digest, shard, name)
-    longest = config.get("max_position_embeddings")
+    longest, own, least = config.get("max_position_embeddings"), own_window(config), least_windows(config, name)
     needs = _needs_of_base(name, folder) if "base_model" in config else ()
-    return ModelInfo(name, folder.resolve().name, digest.hexdigest()[:16], own_window(config), longest, needs)
+    return ModelInfo(name, folder.resolve().name, digest.hexdigest()[:16], own, longest, needs, least)
 
 
 def _needs_of_base(name: str, folder: Path) -> tuple[str, ...]:
@@ -188,20 +193,32 @@ def own_window(config: dict[str, Any], name: str = "") -> Window:
     """The window that the configuration of the model `name` comes with: tokens, "full", "none" (no layer has windows), or
     "own" (its layers differ). UserError where it cannot be understood.
     """
+    return _understood(_own_window, config, name)
+
+
+def least_windows(config: dict[str, Any], name: str = "") -> tuple[int | None, ...] | None:
+    """The least window, in tokens, of each layer, None for a mixer without windows; None where the configuration does not say
+    how many layers there are. UserError where it cannot be understood.
+    """
+    return _understood(_least_windows, config, name)
+
+
+def _understood(find: Callable[[dict[str, Any]], Any], config: dict[str, Any], name: str) -> Any:
+    # Asking the models imports torch.
+    from models.configuration import check_sizes
+    from models.foreign import is_foreign, translated
+
     try:
-        return _own_window(config)
+        config = translated(config, "it").fields if is_foreign(config) else config
+        check_sizes(config)
+        return find(config)
     except (ValueError, TypeError, AttributeError, KeyError) as problem:
         raise UserError(f"model {name!r}: config.json cannot be used: {problem}; give another checkpoint") from problem
 
 
 def _own_window(config: dict[str, Any]) -> Window:
-    # Asking the models imports torch.
-    from models.configuration import check_sizes
-    from models.foreign import is_foreign, translated
     from models.mixers import mixer_class
 
-    config = translated(config, "it").fields if is_foreign(config) else config
-    check_sizes(config)
     layers = config.get("num_hidden_layers") or 1
     if "mixers" in config:
         mixers, windows = (x if isinstance(x, list) else [x] * layers for x in (config["mixers"], config.get("windows")))
@@ -220,6 +237,17 @@ def _own_window(config: dict[str, Any]) -> Window:
     if len(distinct) > 1:
         return "own"
     return "full" if windows[0] is None else windows[0]
+
+
+def _least_windows(config: dict[str, Any]) -> tuple[int | None, ...] | None:
+    from models.mixers import mixer_class
+
+    # What has no mixers of its own is loaded as softmax attention.
+    mixers, layers = config.get("mixers", "attention"), config.get("num_hidden_layers")
+    if not isinstance(mixers, list):
+        mixers = [mixers] * (layers or 0)
+    kinds = [mixer_class(mixer) for mixer in mixers]
+    return tuple(kind.smallest_window if kind.has_window else None for kind in kinds) or None
 
 
 def describe_all(names: list[str], describe_one: Callable[[str], ModelInfo] = describe) -> list[ModelInfo]:

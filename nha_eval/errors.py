@@ -53,6 +53,11 @@ def printable(text: object, limit: int = 0) -> str:
     return shown
 
 
+def shown(value: object) -> str:
+    """What was given, short enough to stand inside a message."""
+    return printable(repr(value), 120)
+
+
 def one_line(problem: BaseException | str, limit: int = 300) -> str:
     """The problem on one line of at most `limit` characters, the exception's type first unless its message stands
     alone.

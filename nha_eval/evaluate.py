@@ -91,7 +91,7 @@ def prepare(
         executor = make_executor(spec, variables, threads)
     needs = {info.label: info.needs for info in models}
     needs |= {task.name: (*task.needs, *hub_needs(task, given)) for task in known}
-    return Run(cells, spec.settings(), path, threads, executor=executor, draw=draw, needs=needs, part=part)
+    return Run(cells, spec.deciding(), path, threads, executor=executor, draw=draw, needs=needs, part=part)
 
 
 def make_executor(spec: Spec, variables: dict[str, str], threads: int) -> Any:
@@ -128,7 +128,9 @@ def check_cutting(spec: Spec, chosen: list[Any]) -> None:
 def expand_early(spec: Spec, suites: dict[str, list[Any]]) -> None:
     """Check suites and tasks before models are looked up: a hub takes seconds to answer, a misspelt task none."""
     stand_ins = [ModelInfo(entry.name, entry.name, "", "full") for entry in spec.models]
-    expand(spec.model_copy(update={"costs": None}) if spec.suites or spec.tasks else spec, stand_ins, suites)
+    # Whether settings of windows fit is for the models themselves to say.
+    bare = {"settings": {}} | ({"costs": None} if spec.suites or spec.tasks else {})
+    expand(spec.model_copy(update=bare), stand_ins, suites)
 
 
 def known_suites() -> dict[str, list[Any]]:
@@ -162,7 +164,7 @@ def _torch_version() -> str:
 
 def run_name(spec: Spec, models: list[ModelInfo]) -> str:
     """A folder name for a run without one: readable, and the same for the same settings and no others."""
-    digest = hashlib.sha256(json.dumps(spec.settings(), sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(spec.deciding(), sort_keys=True).encode()).hexdigest()[:8]
     words = [*(info.label for info in models[:3]), *(spec.suites or ["costs"])[:2]]
     return f"{file_name('-'.join(words))[:80]}-{digest}"
 

@@ -1,11 +1,11 @@
 """The grid: a spec unfolded into an ordered list of cells.
 
 A cell is the smallest thing that is measured and stored: one task at one window, or one timing. Its id is readable, and
-ends in a hash of all that determines its result (weights, window, task and its version, length, limit, contexts, seed,
-dtype, batch, device), so that a cell is never taken for another. Order: model by model, as a worker holds one model;
-its costs first, while the process has loaded nothing but the model (peak memory is the process's), short lengths before
-long; then task by task with the windows inside, so that each curve is whole early; telemetry last, in cells of its own, so
-that turning it on or off leaves every score where it is.
+ends in a hash of all that determines its result (weights, window, of a setting by name its layers' windows, task and its
+version, length, limit, contexts, seed, dtype, batch, device), so that a cell is never taken for another. Order: model by
+model, as a worker holds one model; its costs first, while the process has loaded nothing but the model (peak memory is the
+process's), short lengths before long; then task by task with the windows inside, so that each curve is whole early;
+telemetry last, in cells of its own, so that turning it on or off leaves every score where it is.
 """
 
 import hashlib
@@ -17,7 +17,8 @@ from typing import Any
 
 from nha_eval.errors import UserError, nearest
 from nha_eval.given_data import GivenData, of_task
-from nha_eval.spec import Spec, TaskEntry, Window
+from nha_eval.spec import Spec, TaskEntry
+from nha_eval.window_settings import Window, resolve
 from tasks.protocols import protocol_name
 
 COST_LENGTHS = (512, 1024, 2048)
@@ -34,6 +35,8 @@ class ModelInfo:
     own_window: Window  # the window it comes with: tokens, "full", "none" (has no windows), "own" (layers differ)
     max_length: int | None = None  # tokens; None: not known
     needs: tuple[str, ...] = ()  # assets to be fetched first
+    # A layer: its least window in tokens, None where its mixer has no window. None: the layers are not known.
+    least_windows: tuple[int | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class Cell:
     truncation: str | None = None  # policy in place of the protocol's
     tokenizer: str | None = None  # whose tokens contexts are cut in; None: the model's own
     data: tuple[tuple[str, str, str], ...] | None = None  # local data in the hub's place: (name, path, digest of its content)
+    windows: tuple[Window, ...] | None = None  # of each layer, where `window` is a setting's name; None otherwise
 
     @property
     def what(self) -> str:
         """The cell in a few words, for people."""
-        window = {"full": "full window", "none": "", "own": "its own windows"}.get(str(self.window), f"window {self.window}")
+        usual = f"window {self.window}" if self.windows is None else f"setting {self.window}"
+        window = {"full": "full window", "none": "", "own": "its own windows"}.get(str(self.window), usual)
         thing = {"cost": self.phase, "telemetry": f"telemetry of {self.task}"}.get(self.kind, self.task)
         length = f"at {self.length}" if self.length else ""
         return " ".join(part for part in (self.model, window, thing, length) if part)
@@ -107,7 +112,7 @@ def expand(
     """All cells of the spec, in the order they are worked through.
 
     `models` are the spec's, in its order; `suites` maps every known suite to its TaskInfo list; `given` is the local data.
-    Raises UserError for a suite, task, length, truncation or model in `costs.extra` that does not fit.
+    Raises UserError for a suite, task, length, truncation, model in `costs.extra` or setting of windows that does not fit.
     """
     chosen = chosen_tasks(spec, suites)
     cutting = [task.name for task, _ in chosen if task.cut]
@@ -123,15 +128,17 @@ def expand(
     cells: list[Cell] = []
     for info, entry in zip(models, spec.models, strict=True):
         windows = _windows(info, entry.windows or spec.windows)
+        points = _cost_points(spec, info, windows)
+        layers = _layers(spec, info, [*windows, *(window for window, _ in points)])
         common = {"seed": spec.seed, "dtype": spec.dtype, "device": spec.device}
-        for window, length in _cost_points(spec, info, windows):
+        for window, length in points:
             for phase in ("prefill", "decode"):
                 options = {
                     "repeats": spec.costs.repeats,
                     "decode_tokens": spec.costs.decode_tokens,
                     "seconds": spec.costs.seconds,
                 }
-                fields = {"phase": phase, "length": length, "batch": spec.costs.batch, **options}
+                fields = {"phase": phase, "length": length, "batch": spec.costs.batch, **options, **layers.get(window, {})}
                 _add(cells, _cell(info, kind="cost", window=window, **fields, **common))
         observed = []
         for task, own in chosen:
@@ -149,10 +156,10 @@ def expand(
                     }
                     if found := of_task(task, given or {}):
                         fields["data"] = tuple((data.name, data.path, data.digest) for data in found)
-                    fields |= {"window": window, "batch": spec.batch}
+                    fields |= {"window": window, "batch": spec.batch, **layers.get(window, {})}
                     _add(cells, _cell(info, kind="score", **fields, **common))
                     # Without a window, or at a full one, there are no slots to share with.
-                    if spec.telemetry and window not in ("none", "full"):
+                    if spec.telemetry and not {"none", "full"}.issuperset(fields.get("windows") or [window]):
                         observed.append(_cell(info, kind="telemetry", **fields, **common))
         for cell in observed:
             _add(cells, cell)
@@ -175,6 +182,12 @@ def _windows(info: ModelInfo, asked: Iterable[Window]) -> list[Window]:
     if info.own_window == "none":
         return ["none"]
     return list(asked) or [info.own_window]
+
+
+def _layers(spec: Spec, info: ModelInfo, windows: Iterable[Window]) -> dict[Window, dict[str, Any]]:
+    """What a cell holds besides, by window: the windows of the model's layers where it is a setting's name."""
+    names = [window for window in dict.fromkeys(windows) if window in spec.settings]
+    return {name: {"windows": resolve(name, spec.settings[name], info.least_windows, info.label)} for name in names}
 
 
 def chosen_tasks(spec: Spec, suites: dict[str, list[Any]]) -> list[tuple[Any, TaskEntry]]:

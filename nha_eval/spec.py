@@ -4,7 +4,9 @@
       - name: smollm2-135m
         windows: [full]
       - nha-smollm2-135m
-    windows: [16, 64, full]       # for models without their own
+    windows: [16, 64, mostly-64, full]   # for models without their own
+    settings:                     # windows a layer, by name (nha_eval.window_settings); or files of them
+      mostly-64: {window: 64, full: [7, 18, 20, 23]}
     suites: [recall-local]
 
 Keys may be singular, as the flags are (`model`, `window`). Unknown keys are refused with the nearest known one. A spec
@@ -30,15 +32,22 @@ from pydantic import (
 )
 
 from nha_eval import yamls
-from nha_eval.errors import UserError, nearest, printable
+from nha_eval.errors import UserError, nearest, shown
 from nha_eval.paths import user_path
+from nha_eval.window_settings import (
+    MOST,
+    Setting,
+    Window,
+    check_names,
+    check_settings,
+    gather,
+    parse_window_or_name,
+    setting_names,
+)
 
 SPECS = Path(__file__).parent / "specs"
-Window = int | str
 # A data set's short name or hub id; a path before the = begins otherwise, or has more parts.
 _DATA_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-# Token positions and counts are 32 bits wide in places, and Python itself refuses to read very long integers.
-MOST = 2**31 - 1
 MOST_THREADS = 1024
 
 
@@ -49,18 +58,18 @@ def _whole(value: Any) -> Any:
         return value
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value.strip()):
         return int(value)
-    raise ValueError(f"is {_shown(value)}: wanted is an integer, as in 64")
+    raise ValueError(f"is {shown(value)}: wanted is an integer, as in 64")
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"is {_shown(value)}: wanted is a number, as in 2.5")
+        raise ValueError(f"is {shown(value)}: wanted is a number, as in 2.5")
     return value
 
 
 def _switch(value: Any) -> Any:
     if not isinstance(value, bool):
-        raise ValueError(f"is {_shown(value)}: wanted is true or false")
+        raise ValueError(f"is {shown(value)}: wanted is true or false")
     return value
 
 
@@ -77,35 +86,17 @@ def _count_or_auto(value: Any) -> int | str:
     with contextlib.suppress(ValueError):
         if 1 <= (number := _whole(value)) <= MOST:
             return number
-    raise ValueError(f"is {_shown(value)}: wanted is an integer from 1 to {MOST}, or auto")
+    raise ValueError(f"is {shown(value)}: wanted is an integer from 1 to {MOST}, or auto")
 
 
 BatchSize = Annotated[int | str, BeforeValidator(_count_or_auto)]
-
-
-def parse_window(value: Any) -> Window:
-    """A window as users write it: an integer >= 0, or "full". Raises ValueError with the one clear line."""
-    text = str(value).strip().lower()
-    if text == "full":
-        return "full"
-    if isinstance(value, bool) or not re.fullmatch(r"[0-9]+", text):
-        raise ValueError(f"window {_shown(value)}: wanted is an integer >= 0 (tokens) or 'full', such as 16,64,full")
-    digits = text.lstrip("0") or "0"
-    if len(digits) > len(str(MOST)) or int(digits) > MOST:
-        raise ValueError(f"window {_shown(value)}: wanted are at most {MOST} tokens, or 'full'")
-    return int(digits)
-
-
-def _shown(value: Any) -> str:
-    """What was given, short enough to stand inside a message."""
-    return printable(repr(value), 120)
 
 
 def split_commas(value: str) -> list[str]:
     """The parts between commas. Raises ValueError, to stand behind a name, when there are none."""
     parts = [part.strip() for part in value.split(",") if part.strip()]
     if not parts:
-        raise ValueError(f"is {_shown(value)}, which names nothing: give a value, or leave it out")
+        raise ValueError(f"is {shown(value)}, which names nothing: give a value, or leave it out")
     return parts
 
 
@@ -128,7 +119,7 @@ def split_data(given: Any) -> tuple[str | None, dict[str, str]]:
     items = given if isinstance(given, dict | list | tuple) else [given]
     wrong = next((item for item in items if not isinstance(item, str) or not item), None if items else given)
     if wrong is not None or not items:
-        raise ValueError(f"data is {_shown(wrong)}: wanted is a folder, or data sets as NAME=PATH")
+        raise ValueError(f"data is {shown(wrong)}: wanted is a folder, or data sets as NAME=PATH")
     if isinstance(given, dict):
         return None, given
     folder, named = None, {}
@@ -155,12 +146,12 @@ def _named(plural: str) -> Any:
 
 class ModelEntry(_Strict):
     name: str = Field(min_length=1)
-    windows: list[Window] = _named("windows")  # tokens, or "full"; empty: the spec's
+    windows: list[Window] = _named("windows")  # tokens, "full", or a setting's name; empty: the spec's
 
     @field_validator("windows", mode="before")
     @classmethod
     def _windows(cls, value: Any) -> Any:
-        return _unique([parse_window(item) for item in _listed(value) or []])
+        return _unique([parse_window_or_name(item) for item in _listed(value) or []])
 
 
 class TaskEntry(_Strict):
@@ -174,7 +165,7 @@ class TaskEntry(_Strict):
 
 class ExtraCost(_Strict):
     model: str = Field(min_length=1)
-    windows: list[Window] = _named("windows")  # tokens, or "full"; empty: all that the model is evaluated at
+    windows: list[Window] = _named("windows")  # tokens, "full", or a setting's name; empty: all that the model is evaluated at
     lengths: list[Count] = _named("lengths")  # tokens
 
     _lengths = field_validator("lengths", mode="before")(classmethod(lambda cls, value: _listed(value) or []))
@@ -182,7 +173,7 @@ class ExtraCost(_Strict):
     @field_validator("windows", mode="before")
     @classmethod
     def _windows(cls, value: Any) -> Any:
-        return _unique([parse_window(item) for item in _listed(value) or []])
+        return _unique([parse_window_or_name(item) for item in _listed(value) or []])
 
 
 class CostSpec(_Strict):
@@ -205,7 +196,8 @@ class Spec(_Strict):
     models: list[ModelEntry] = _named("models")
     suites: list[str] = _named("suites")
     tasks: list[TaskEntry] = _named("tasks")  # restricts the suites to these; or tasks by themselves
-    windows: list[Window] = _named("windows")  # tokens, or "full"; empty: as each model comes
+    windows: list[Window] = _named("windows")  # tokens, "full", or a setting's name; empty: as each model comes
+    settings: dict[str, Any] = Field(default_factory=dict)  # windows a layer, by name, as window_settings.check_settings takes
     lengths: list[Count] = _named("lengths")  # tokens, for tasks generated at a length; empty: each task's own
     limit: Count | None = None  # examples a task; None: all
     contexts: Count | None = None  # contexts generated a task and length; None: the task's own
@@ -249,7 +241,17 @@ class Spec(_Strict):
     @field_validator("windows", mode="before")
     @classmethod
     def _windows(cls, value: Any) -> Any:
-        return _unique([parse_window(item) for item in _listed(value) or []])
+        return _unique([parse_window_or_name(item) for item in _listed(value) or []])
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings(cls, value: Any) -> dict[str, Setting]:
+        return {} if value is None else check_settings(value)
+
+    @model_validator(mode="after")
+    def _names(self) -> "Spec":
+        check_names(self._all_windows(), self.settings)
+        return self
 
     @field_validator("costs", mode="before")
     @classmethod
@@ -260,7 +262,7 @@ class Spec(_Strict):
     @classmethod
     def _device(cls, value: str) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
-            raise ValueError(f"device {_shown(value)}: wanted is auto, cpu, cuda, cuda:N or mps")
+            raise ValueError(f"device {shown(value)}: wanted is auto, cpu, cuda, cuda:N or mps")
         return value
 
     @field_validator("share")
@@ -268,17 +270,24 @@ class Spec(_Strict):
     def _share(cls, value: str | None) -> str | None:
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", "1/1" if value is None else value)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise ValueError(f"share {_shown(value)}: wanted is I/N with 1 <= I <= N, such as 2/8")
+            raise ValueError(f"share {shown(value)}: wanted is I/N with 1 <= I <= N, such as 2/8")
         return value
 
-    def settings(self) -> dict[str, Any]:
+    def _all_windows(self) -> list[Window]:
+        extra = self.costs.extra if self.costs else []
+        return [*self.windows, *(window for entry in (*self.models, *extra) for window in entry.windows)]
+
+    def deciding(self) -> dict[str, Any]:
         """All that decides what is measured, as plain data: what a run folder's spec.yaml holds and is compared by."""
         # Data given later fills the cells that lacked it, in the same folder: each cell's id minds what it was made from.
         # What telemetry measures stands in cells of its own and leaves every other figure as it is.
         beside = {"out", "data", "datasets", "executor", "address", "workers", "share", "telemetry"}
-        settings = self.model_dump(mode="json", exclude=beside)
+        content = self.model_dump(mode="json", exclude=beside)
+        # A file of settings may grow by others that this run does not name.
+        used = setting_names(self._all_windows())
+        content["settings"] = {name: setting for name, setting in content["settings"].items() if name in used}
         # Left out where not given, so that folders of runs from before they existed are taken up again.
-        return {key: value for key, value in settings.items() if value or key not in ("truncation", "tokenizer")}
+        return {key: value for key, value in content.items() if value or key not in ("truncation", "tokenizer", "settings")}
 
 
 def spec_names() -> list[str]:
@@ -305,10 +314,8 @@ def read_spec(path: Path) -> dict[str, Any]:
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}") from problem
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        mark = getattr(problem, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        told = printable(getattr(problem, "problem", None) or problem, 200)
-        raise UserError(f"{path}{where}: not YAML that a spec can be ({told}); `eval --help` shows an example") from problem
+        place, told = yamls.told(problem)
+        raise UserError(f"{path}{place}: not YAML that a spec can be ({told}); `eval --help` shows an example") from problem
     if content is None:
         raise UserError(f"{path} is empty: a spec names at least `models` and `suites` (`list` shows what there is)")
     if not isinstance(content, dict):
@@ -327,6 +334,12 @@ def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str)
     if overrides.get("data"):
         # A data set given by flag stands beside the file's own.
         merged["data"], merged["datasets"] = _merged_data(merged, overrides.pop("data"), where)
+    # What the flags' files hold stands beside the file's own settings, and before those of the same name.
+    files = overrides.pop("settings", None)
+    if files or merged.get("settings") is not None:
+        own = {} if merged.get("settings") is None else gather(merged["settings"], where)
+        given = gather(files or [], "--settings")
+        merged["settings"] = {**own, **given}
     costs = overrides.pop("costs", None)
     merged.update({key: value for key, value in overrides.items() if value is not None})
     if isinstance(costs, dict):
@@ -337,9 +350,13 @@ def make_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str)
     elif costs is not None:
         merged["costs"] = (merged.get("costs") or True) if costs else False
     try:
-        return Spec.model_validate(merged)
+        spec = Spec.model_validate(merged)
     except ValidationError as problem:
         raise UserError(first_problem(problem, where, _fields_at)) from problem
+    if files and not set(given) & set(spec.deciding().get("settings", ())):
+        names = ", ".join(list(given)[:8])
+        raise UserError(f"--settings: no window names one of its settings ({names}): add --window NAME, or leave it out")
+    return spec
 
 
 def _merged_data(merged: dict[str, Any], flags: list[str], where: str) -> tuple[str | None, dict[str, str]]:
@@ -355,7 +372,7 @@ def _singular_to_plural(content: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key, value in content.items():
         if not isinstance(key, str):
-            raise UserError(f"the spec has the key {_shown(key)}: keys are words; {nearest(str(key), Spec.model_fields)}")
+            raise UserError(f"the spec has the key {shown(key)}: keys are words; {nearest(str(key), Spec.model_fields)}")
         plural = f"{key}s" if f"{key}s" in Spec.model_fields else key
         if plural in merged:
             raise UserError(f"the spec gives both `{plural}` and `{plural[:-1]}`: keep one")
@@ -376,15 +393,15 @@ def first_problem(problem: ValidationError, where: str, fields_at: Callable[[tup
         return f"{where}: unknown key `{key}`{inside}; {nearest(key, known, what='known keys')}"
     if error["type"] == "value_error":
         told = str(error["ctx"]["error"])
-        named = told.startswith(("window ", "device ", "data ", "share "))
+        named = told.startswith(("window ", "device ", "data ", "share ", "setting"))
         return f"{where}: {told}" if named else f"{where}: `{place}` {told}"
     if error["type"] == "missing":
         parent, _, key = place.rpartition(".")
         return f"{where}: `{parent}` lacks `{key}`: give one" if parent else f"{where}: `{key}` is missing: give one"
     if error["type"] == "invalid_key":
-        return f"{where}: the key {_shown(error['loc'][-1])} in `{place.rpartition('.')[0]}`: keys are words"
+        return f"{where}: the key {shown(error['loc'][-1])} in `{place.rpartition('.')[0]}`: keys are words"
     wanted = re.sub("(Input|String) should (be|have) ", "wanted is ", error["msg"]).split(" or instance of ")[0]
-    return f"{where}: `{place}` is {_shown(error['input'])}: {wanted}"
+    return f"{where}: `{place}` is {shown(error['input'])}: {wanted}"
 
 
 def _fields_at(parents: tuple[Any, ...]) -> list[str]:

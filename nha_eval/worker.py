@@ -25,6 +25,7 @@ from nha_eval.errors import is_disk_trouble, is_out_of_memory, one_line
 from nha_eval.journal import plain
 from nha_eval.telemetry import NO_SHARE
 from nha_eval.tuning import tuning
+from nha_eval.window_settings import resolve
 
 PROGRESS_EVERY = 0.2  # seconds
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -47,7 +48,7 @@ class Model:
         self._own_windows = list(getattr(self.loaded.model.config, "windows", None) or [])
         self._lms: dict[int, Any] = {}
         self._meter: Any = None
-        self._window: Any = None
+        self._window: Any = "own"
 
     def describe(self) -> dict[str, Any]:
         """What the runner notes about the model and the device."""
@@ -73,20 +74,34 @@ class Model:
         """What the layers run on at their windows as they are."""
         return self.loaded.model.backend()
 
-    def set_window(self, window: Any) -> None:
-        """Bring the model to a cell's window; "own" is what each layer came with, "none" a model without windows."""
-        if window == self._window or window == "none":
+    def set_window(self, window: Any, windows: list[Any] | None = None) -> None:
+        """Bring the model to a cell's window; "own" is what each layer came with, "none" a model without windows. `windows` are
+        those of a setting by name, one a layer. Raises UserError where they do not fit the model.
+        """
+        wanted = window if windows is None else tuple(windows)
+        if wanted == self._window or window == "none":
             return
-        model = self.loaded.model
-        if window != "own":
-            model.set_window(None if window == "full" else window)
-        elif self._window is not None:
-            for layer, own in enumerate(self._own_windows):
-                if model.decoder_layers[layer].self_attn.has_window:
-                    model.set_window(own, layers=[layer])
+        # Not known until all layers are set: what one of them refuses must not leave the last window's name.
+        self._window = None
+        if windows is not None:
+            fitting = resolve(window, windows, self._least_windows(), self.loaded.name)
+            self._set_layers([None if tokens == "full" else tokens for tokens in fitting])
+        elif window == "own":
+            self._set_layers(self._own_windows)
+        else:
+            self.loaded.model.set_window(None if window == "full" else window)
         if self._meter is not None:
             self._meter.forget()
-        self._window = window
+        self._window = wanted
+
+    def _set_layers(self, windows: list[int | None]) -> None:
+        for i, layer in enumerate(self.loaded.model.decoder_layers):
+            if layer.self_attn.has_window:
+                self.loaded.model.set_window(windows[i], layers=[i])
+
+    def _least_windows(self) -> list[int | None]:
+        mixers = [layer.self_attn for layer in self.loaded.model.decoder_layers]
+        return [mixer.smallest_window if mixer.has_window else None for mixer in mixers]
 
     def _lm(self, batch: int | str) -> Any:
         from nha_eval.lm import HarnessLM
@@ -179,7 +194,7 @@ def _work_cell(
     result: dict[str, Any] = {"event": "result", "cell": cell["id"], "status": "ok", "reason": None}
     try:
         seed_everything(cell["seed"])
-        model.set_window(cell["window"])
+        model.set_window(cell["window"], cell.get("windows"))
         result["backend"] = model.backend()
         if cell["kind"] == "cost":
             result["rows"] = [model.cost(cell, on_progress)]

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from nha_eval.errors import printable
+
 MOST_BYTES = 2**18  # of a file; PyYAML reads about 100 KB a second
 MOST_DEPTH = 32  # of values inside values
 MOST_VALUES = 20_000  # with every anchor written out
@@ -86,3 +88,10 @@ def read(path: Path) -> Any:
     if len(content) > MOST_BYTES:
         raise yaml.YAMLError(f"it is longer than {MOST_BYTES} bytes")
     return load(content.decode("utf-8"))
+
+
+def told(problem: yaml.YAMLError | UnicodeDecodeError) -> tuple[str, str]:
+    """(`, line 3` where it is known, what is wrong) of what `load` and `read` raise, for a message."""
+    mark = getattr(problem, "problem_mark", None)
+    place = f", line {mark.line + 1}" if mark else ""
+    return place, printable(getattr(problem, "problem", None) or problem, 200)

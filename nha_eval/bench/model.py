@@ -21,12 +21,13 @@ from nha_eval.bench.ahead import compile_ahead, short_tuning
 from nha_eval.bench.ceilings import ceilings_of
 from nha_eval.bench.model_grid import ModelCase
 from nha_eval.bench.model_measure import ModelMeter, RowBudget, case_key
-from nha_eval.bench.rows import MODEL, Rows
+from nha_eval.bench.rows import MODEL, Rows, read_environment
 from nha_eval.bench.running import Progress, Run
 from nha_eval.bench.setting import Draw
 from nha_eval.bench.showing import show_folder
 from nha_eval.bench.timing import Budget
-from nha_eval.errors import DONE
+from nha_eval.errors import DONE, UserError, shown
+from nha_eval.window_settings import Setting
 
 PACKAGES = ("torch", "triton", "transformers", "fla-core", "flash-linear-attention", "tilelang")
 # Compiled ahead: most kernels are the same at any length, some others from some thousand tokens on.
@@ -40,6 +41,7 @@ class ModelRun(Run):
 
     cases: list[ModelCase]
     budget: RowBudget = field(default_factory=RowBudget)
+    settings: dict[str, Setting] = field(default_factory=dict)  # those that windows of the cases name
 
 
 def run(wanted: ModelRun) -> int:
@@ -48,7 +50,8 @@ def run(wanted: ModelRun) -> int:
     identity = machine.identity(wanted.device, wanted.seed, PACKAGES, source_digest())
     with Rows(wanted.out, MODEL, identity, wanted.fresh) as rows:
         budget = {"row_seconds": wanted.budget.seconds, "row_repeats": wanted.budget.repeats}
-        rows.record(machine.environment(wanted.device, wanted.dtype, wanted.seed, **budget))
+        settings = _with_settings(rows, wanted.settings)
+        rows.record(machine.environment(wanted.device, wanted.dtype, wanted.seed, **budget, **settings))
         done = {MODEL.key_of(row) for row in rows.rows}
         todo = [case for case in wanted.cases if MODEL.key_of(case_key(case, wanted.dtype)) not in done]
         if todo:
@@ -60,6 +63,18 @@ def run(wanted: ModelRun) -> int:
             console.print(f"every row is there already ({wanted.out}); --fresh measures anew")
     show(wanted.out)
     return DONE
+
+
+def _with_settings(rows: Rows, own: dict[str, Setting]) -> dict[str, Any]:
+    """For environment.json, the settings of all rows. UserError for one that others of the folder know with other windows."""
+    there = (read_environment(rows.folder).get("settings") or {}) if rows.rows else {}
+    for name in own:
+        if there.get(name, own[name]) != own[name]:
+            raise UserError(
+                f"{rows.folder} holds figures of the setting {name!r} as {shown(there[name])}, here it is {shown(own[name])}: "
+                "give it another name, --fresh to measure anew, or another --out"
+            )
+    return {"settings": there | own} if there or own else {}
 
 
 def show(folder: Path) -> None:
@@ -100,8 +115,9 @@ def _jobs(wanted: ModelRun, todo: list[ModelCase]) -> tuple[list[Any], list[Any]
     if wanted.device.type != "cuda":
         return own, shared
     for model, size in dict.fromkeys((case.model, case.size) for case in todo):
-        phases = tuple(dict.fromkeys(case.phase for case in todo if (case.model, case.size) == (model, size)))
-        windows = tuple({case.window_tokens(AHEAD_LENGTHS[0]) for case in todo if (case.model, case.size) == (model, size)})
+        cases = [case for case in todo if (case.model, case.size) == (model, size)]
+        phases = tuple(dict.fromkeys(case.phase for case in cases))
+        windows = tuple({tokens for case in cases for tokens in case.layers or (case.window_tokens(AHEAD_LENGTHS[0]),)})
         family = families.find(model)
         if family.refusal(model, wanted.device) is not None:
             continue

@@ -9,12 +9,13 @@ plan(device_type="cuda", models=("nha", "transformer++"), phases=("decode",), le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from nha_eval.bench import families
 from nha_eval.bench.families import SIZES
 from nha_eval.errors import UserError, nearest
+from nha_eval.window_settings import Setting, resolve
 
 PHASES = ("prefill", "decode", "train")
 LARGEST, LONGEST = "largest", "longest"
@@ -56,7 +57,8 @@ DEFAULTS = {
 @dataclass(frozen=True)
 class ModelCase:
     """One point. `length` in tokens or LONGEST (that fits), `batch` in sequences or LARGEST (that fits); `window` as tables
-    write it: tokens, a share of the length such as `T/8`, `full` or `none`; `checkpointing` is None but in training.
+    write it: tokens, a share of the length such as `T/8`, `full`, `none` or a setting's name, whose windows `layers` has, in
+    tokens (None: full, or a mixer without one); `checkpointing` is None but in training.
     """
 
     model: str
@@ -66,9 +68,10 @@ class ModelCase:
     batch: int | str
     window: str
     checkpointing: bool | None = None
+    layers: tuple[int | None, ...] | None = None
 
     def window_tokens(self, length: int) -> int | None:
-        """The window to set at a length; None where there is none to set."""
+        """The window to set at a length; None where there is none to set, or one a layer."""
         if self.window.startswith(SHARE):
             return max(1, length // int(self.window.removeprefix(SHARE)))
         return int(self.window) if self.window.isdecimal() else None
@@ -85,9 +88,11 @@ def plan(
     phases: Sequence[str] | None = None,
     checkpointing: Sequence[str] | None = None,
     quick: bool = False,
+    settings: Mapping[str, Setting] | None = None,
 ) -> list[ModelCase]:
     """The cases, those of a model together, in the order in which they are measured. What is None takes the device's
-    defaults. LONGEST counts for decode alone, and so does LARGEST. UserError for an unknown name, or when nothing is left.
+    defaults. LONGEST counts for decode alone, and so does LARGEST. `settings` are those that windows may name. UserError for an
+    unknown name, a setting that does not fit a model, or when nothing is left.
     """
     defaults = DEFAULTS[device_type]
     if quick:
@@ -103,7 +108,9 @@ def plan(
         for model in models or families.names():
             for phase in (phase for phase in PHASES if phase in (phases or PHASES)):
                 for window in _windows(model, windows, defaults):
-                    cases += _phase(model, size, phase, window, defaults, lengths, batches, checkpointing)
+                    found = _phase(model, size, phase, window, defaults, lengths, batches, checkpointing)
+                    layers = _layers(model, size, window, settings or {})
+                    cases += [replace(case, layers=layers) for case in found]
     if not cases:
         raise UserError(f"nothing to measure: {_given(models, phases, lengths, batches, windows)}")
     return list(dict.fromkeys(cases))
@@ -115,6 +122,14 @@ def _windows(model: str, windows: Sequence[str] | None, defaults: Defaults) -> S
         return [kind]
     wanted = windows or defaults.windows.get(model, defaults.windows[""])
     return [window for window in wanted if not window.isdecimal() or int(window) >= kind]
+
+
+def _layers(model: str, size: str, window: str, settings: Mapping[str, Setting]) -> tuple[int | None, ...] | None:
+    if window not in settings:
+        return None
+    least = families.find(model).least_windows(model, size)
+    fitting = resolve(window, settings[window], least, f"{model}-{size}")
+    return tuple(tokens if isinstance(tokens, int) else None for tokens in fitting)
 
 
 def _phase(model, size, phase, window, defaults, lengths, batches, checkpointing) -> list[ModelCase]:

@@ -132,13 +132,18 @@ class ModelMeter:
 
     def _work(self, case: ModelCase, subject: Subject, batch: int, length: int) -> AbstractContextManager[Work]:
         draw = Draw(self.seed, self.device, self.dtype)
-        tokens = case.window_tokens(length)
-        if tokens is not None:
-            subject.family.set_window(subject.model, tokens)
+        self._set_window(case, subject, length)
         if case.phase == "train":
             return model_work.train(subject.model, case.checkpointing, batch, length, draw)
         make = model_work.prefill if case.phase == "prefill" else model_work.decode
         return make(subject.model, subject.family, batch, length, draw)
+
+    def _set_window(self, case: ModelCase, subject: Subject, length: int) -> None:
+        tokens = case.window_tokens(length)
+        if case.layers is not None:
+            subject.family.set_windows(subject.model, case.layers)
+        elif tokens is not None:
+            subject.family.set_window(subject.model, tokens)
 
     def _timed(self, work: Work, note: str) -> dict[str, Any]:
         with PeakMemory(self.device) as peak:
@@ -241,9 +246,7 @@ class ModelMeter:
 
     def _bytes(self, case: ModelCase, subject: Subject, length: int) -> int:
         """Of one sequence's cache: by the model's own count, or else of one made and looked at."""
-        tokens = case.window_tokens(length)
-        if tokens is not None:
-            subject.family.set_window(subject.model, tokens)
+        self._set_window(case, subject, length)
         counted = subject.family.state_bytes(subject.model, 1, length)
         if counted is not None:
             return counted

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nha_eval.comparison.choose import choose_pairs
+from nha_eval.comparison.choose import choose_pairs, unlike_windows
 from nha_eval.comparison.folders import RunScores, read_run
 from nha_eval.comparison.show import name_runs, print_rows, table_path, write_rows
 from nha_eval.comparison.table import OK, REFUSED, Only, compare_all
@@ -51,6 +51,11 @@ def compare(
         if run.broken:
             why = "broken or without their samples; its `eval` command does them again"
             print(f"left out: {run.broken} cells of {run.path} that are {why}")
+    if second is not first and a is b is baseline is None:
+        for setting in unlike_windows(first, second):
+            print(
+                f"left out: {setting}, which has other windows in {first.path} than in {second.path} (--a and --b compare them)"
+            )
     print(path)
     return WRONG_INPUT if any(row["status"] == REFUSED for row in rows) else DONE
 

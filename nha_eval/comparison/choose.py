@@ -71,8 +71,19 @@ def _against_baseline(first: RunScores, second: RunScores, baseline: str) -> lis
     return pairs
 
 
-def _equal_settings(first: RunScores, second: RunScores) -> list[Pair]:
+def unlike_windows(first: RunScores, second: RunScores) -> list[Setting]:
+    """Settings that both runs have by one name, with other windows in the one than in the other."""
     shared = [setting for setting in first.tasks if setting in second.tasks]
+    return [setting for setting in shared if first.windows_of(setting) != second.windows_of(setting)]
+
+
+def _equal_settings(first: RunScores, second: RunScores) -> list[Pair]:
+    unlike = unlike_windows(first, second)
+    shared = [setting for setting in first.tasks if setting in second.tasks and setting not in unlike]
+    if unlike and not shared:
+        raise UserError(
+            f"{unlike[0]} has other windows in {first.path} than in {second.path}: give --a and --b to compare them even so"
+        )
     if not shared and len(first.tasks) == len(second.tasks) == 1:
         return [(Side(first, next(iter(first.tasks))), Side(second, next(iter(second.tasks))))]
     if not shared:

@@ -64,6 +64,10 @@ class RunScores:
     name: str = ""  # what tables call the run
     broken: int = 0  # cells that cannot be read, or are without their samples
 
+    def windows_of(self, setting: Setting) -> list[Any] | None:
+        """The windows of the layers where the setting's window is a name; None elsewhere."""
+        return next(iter(self.tasks[setting].values())).cell.get("windows")
+
     def settings_like(self, given: str) -> list[Setting]:
         """The setting MODEL:WINDOW, or all those of a model. A model's name may hold colons itself."""
         exact = [setting for setting in self.tasks if str(setting) == given]

@@ -13,6 +13,7 @@ import pandas as pd
 from ._frames import clean_text, window_order
 
 ROLES = {"nha": "NHA", "swa": "sliding window alone"}
+KNOWN = {"full": "full attention", "none": "no window", "own": "its own windows"}
 Setting = tuple[str, str]
 
 
@@ -40,6 +41,11 @@ def has_windows(settings: list[Setting], model: str) -> bool:
     return any(name == model and window not in ("full", "none") for name, window in settings)
 
 
+def is_named(window: str) -> bool:
+    """Whether the window is the name of a setting that gives each layer its own."""
+    return bool(window) and not window.isdecimal() and window not in KNOWN
+
+
 def role(models: list[str], model: str) -> str:
     """What to call a model in a sentence: its role when no other model of the run shares it, else its name."""
 
@@ -59,12 +65,11 @@ def setting_label(setting: Setting, limit: int = 40) -> str:
     return name if window == "none" else f"{name}, {window_label(window)}"
 
 
-def window_label(window: str, limit: int = 24) -> str:
+def window_label(window: str, limit: int = 60) -> str:
     """`window 64`, `window T/8`, `full attention`, `no window`, or the name of a per-layer setting."""
     if window.isdecimal() or window.removeprefix("T/").isdecimal():
         return f"window {window}"
-    known = {"full": "full attention", "none": "no window", "own": "its own windows"}
-    return known.get(window, clean_text(window, limit))
+    return KNOWN.get(window, clean_text(window, limit))
 
 
 def suite_label(suite: str, length: float, groups: list[tuple[str, float]], limit: int = 40) -> str:

@@ -3,10 +3,12 @@ slots.
 
 Error bars are 95% intervals. Full attention is a line across with its interval as a band, the constant answer a
 dotted line; a hollow marker is the mean of only some of the suite's tasks (the run has not got further, or cells
-failed). Windows stand at equal steps, so that 0 and settings by name have a place.
+failed). Windows stand at equal steps, so that 0 has a place; behind them settings by name, which no line joins.
 """
 
 from __future__ import annotations
+
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ._frames import clean_text, window_order
-from ._settings import has_windows, settings_of, suite_label
+from ._settings import has_windows, is_named, settings_of, suite_label
 from ._style import INK, MUTED, PAPER, Code, NothingToDraw, finish, panels, score_axis, title
 from ._summary import INTERVAL, of_group, suite_groups, suite_scores
 
@@ -25,8 +27,11 @@ ALT = (
 )
 CAPTION = (
     "Bars are 95% intervals. A line across is full attention with its interval as a band; a dotted line is the "
-    "constant answer; a hollow marker is the mean of only some of the suite's tasks."
+    "constant answer; a hollow marker is the mean of only some of the suite's tasks. Settings by name stand behind the "
+    "windows, and no line joins them."
 )
+
+_ROOM = 6  # characters under a place
 
 
 def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None, columns: int | None = None) -> Figure:
@@ -37,7 +42,9 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
     code = Code(scores, costs)
     settings = settings_of(table)
     moving = [model for model in code.models if has_windows(settings, model)]
-    places = sorted({window for model, window in settings if model in moving and window != "none"}, key=window_order)
+    there = {window for model, window in settings if model in moving and window != "none"}
+    places = sorted(there, key=lambda window: (_stands_apart(window), window_order(window)))
+    ticks = _ticks(places)
     groups = suite_groups(table)
     figure, all_axes = panels(len(groups), figure, columns)
     for axes, (suite, length) in zip(all_axes, groups, strict=True):
@@ -50,15 +57,31 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
         score_axis(axes, rows["value"].max(), rows["metric"].iloc[0])
         axes.set_xticks(
             range(len(places)),
-            [clean_text(window, 12) for window in places],
+            list(ticks.values()),
         )
         axes.set_xlim(-0.5, max(len(places), 1) - 0.5)
         if not places:
             axes.set_xticks([])
         axes.set_xlabel("window (tokens)" if places else "no windows measured")
         title(axes, suite_label(suite, length, groups))
-    finish(figure, _handles(table, code, moving))
+    finish(figure, _handles(table, code, moving) + _names(ticks))
     return figure
+
+
+def _stands_apart(window: str) -> bool:
+    return not window.isdecimal() and window != "full"
+
+
+def _ticks(places: list[str]) -> dict[str, str]:
+    """What stands under each place; a letter for a name that is longer than there is room for."""
+    long = [window for window in places if is_named(window) and len(window) > _ROOM]
+    letters = {window: f"({ascii_lowercase[i % 26] * (i // 26 + 1)})" for i, window in enumerate(long)}
+    return {window: letters.get(window, clean_text(window, 12)) for window in places}
+
+
+def _names(ticks: dict[str, str]) -> list[Line2D]:
+    letters = [(tick, window) for window, tick in ticks.items() if tick.startswith("(")]
+    return [Line2D([], [], linestyle="none", label=f"{tick} {clean_text(window, 60)}") for tick, window in letters]
 
 
 def _draw_models(axes, rows: pd.DataFrame, code: Code, moving: list[str], places: list[str]) -> None:
@@ -69,7 +92,7 @@ def _draw_models(axes, rows: pd.DataFrame, code: Code, moving: list[str], places
         own = own.iloc[np.argsort([places.index(window) for window in own["window"]], kind="stable")]
         # A small step aside for each model keeps the error bars apart.
         x = np.array([places.index(window) for window in own["window"]]) + 0.09 * (index - (len(moving) - 1) / 2)
-        numbered = own["window"].str.fullmatch(r"\d+|full").to_numpy()
+        numbered = ~own["window"].map(_stands_apart).to_numpy(dtype=bool)
         colour = code.colour(model)
         axes.plot(x[numbered], own["value"].to_numpy()[numbered], color=colour, linestyle=code.line(model), label=model)
         whole = (own["tasks"] == own["tasks_total"]).to_numpy()

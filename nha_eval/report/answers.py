@@ -10,6 +10,7 @@ from typing import Any
 from nha_eval.comparison.folders import ScoredTask, Setting, read_run
 from nha_eval.errors import UserError
 from nha_eval.plots._frames import clean_text
+from nha_eval.window_settings import widest
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Answer:
     correct: float
     distance: int | None
     depth: float | None
+    # Where inside ends, in tokens: the window; of a setting by name its layers' widest short of full. None: it has no width.
+    reach: int | None = None
 
 
 def read_answers(folder: Path) -> list[Answer]:
@@ -44,6 +47,7 @@ def _of_task(setting: Setting, task: ScoredTask) -> Iterable[Answer]:
     except UserError:
         return
     model, window, suite = (clean_text(text) for text in (setting.model, setting.window, task.cell.get("suite")))
+    reach = int(window) if window.isdecimal() else widest(task.cell.get("windows") or ())
     for number, record in documents.items():
         correct, distance, depth = (_number(record.get(key)) for key in ("correct", "distance", "depth"))
         depth = depth if depth is not None and 0 <= depth <= 1 else None
@@ -52,7 +56,7 @@ def _of_task(setting: Setting, task: ScoredTask) -> Iterable[Answer]:
         context = record.get("context_id")
         text = ("document", number) if context is None else ("context", str(context))
         cluster = (task.cell.get("task"), task.cell.get("length"), *text)
-        yield Answer(model, window, suite, cluster, correct, None if distance is None else int(distance), depth)
+        yield Answer(model, window, suite, cluster, correct, None if distance is None else int(distance), depth, reach)
 
 
 def _number(value: Any) -> float | None:

@@ -3,8 +3,9 @@
 Whether a score differs from full attention's is said by the paired comparison of the same difference (`differences`),
 where the run's samples allow one; else two scores are `not distinguishable` when their 95% intervals overlap (or touch).
 Settings are compared on the tasks that all of them have, and nothing is said where a figure is missing. One window stands
-for all in the headline: the middle one of those that most models were scored at. Costs are compared at the longest length,
-and in the same batch, dtype and device, in which full attention and the model were both timed.
+for all in the headline: the middle one of those that most models were scored at; a few settings by name come behind it.
+Costs are compared at the longest length, and in the same batch, dtype and device, in which full attention and the model
+were both timed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pandas as pd
 
 from nha_eval.plots._frames import Frames, clean_text, window_order
 from nha_eval.plots._lines import measured
-from nha_eval.plots._settings import Setting, full_setting, has_windows, role, settings_of
+from nha_eval.plots._settings import Setting, full_setting, has_windows, is_named, role, settings_of
 from nha_eval.plots._summary import INTERVAL, common_mean, longest_groups, of_group, task_scores
 
 from .differences import NO_DIFFERENCE, TOO_FEW, Differences, significance
@@ -24,6 +25,8 @@ from .tables import share, size, times
 
 # More models than these are left to the tables.
 _AT_MOST = 4
+# And more settings by name than these.
+_NAMES_AT_MOST = 3
 _SAME = ["length", "batch_size", "dtype", "device"]
 
 
@@ -34,11 +37,12 @@ def headline(frames: Frames, found: Differences | None = None) -> list[str]:
     tasks = task_scores(frames.scores)
     settings = settings_of(tasks, frames.costs)
     models = [model for model in dict.fromkeys(model for model, _ in settings) if has_windows(settings, model)]
-    window = middle_window(settings_of(tasks) if len(tasks) else settings, models)
+    middle = middle_window(settings_of(tasks) if len(tasks) else settings, models)
+    names = sorted({window for _, window in settings if is_named(window)})[:_NAMES_AT_MOST]
+    # Slots first, the window alone beside them.
+    ordered = sorted(models, key=lambda model: role(models, model) != "NHA")[:_AT_MOST]
     said: list[str] = []
-    if window is not None:
-        # Slots first, the window alone beside them.
-        ordered = sorted(models, key=lambda model: role(models, model) != "NHA")[:_AT_MOST]
+    for window in [*([] if middle is None else [middle]), *names]:
         for suite, length in longest_groups(tasks):
             here = Group(of_group(tasks, suite, length), suite, length, found)
             said += _suite_sentences(here, window, settings, ordered)
@@ -111,7 +115,7 @@ def _suite_sentences(group: Group, window: str, settings: list[Setting], models:
     if not present:
         return []
     name = clean_text(group.suite, 48)
-    at = f"At a window of {window}" + ("" if math.isnan(length) else f" and {length:,.0f} tokens")
+    at = f"At {_window(window)}" + ("" if math.isnan(length) else f" and {length:,.0f} tokens")
     full = full_setting(settings, present[0])
     sharing = [model for model in present if full_setting(settings, model) == full]
     if full is None or full not in here:
@@ -128,7 +132,7 @@ def _suite_sentences(group: Group, window: str, settings: list[Setting], models:
     if len(sharing) >= 2:
         said[0] += " " + _between_sentence(sharing[0], sharing[1], others)
     # A score that the constant answer reaches cannot tell windows apart, so no window is called enough on it.
-    if _at_floor(base, majority):
+    if _at_floor(base, majority) or is_named(window):
         return said
     return said + _narrowest_sentence(group, name, full, sharing)
 
@@ -228,7 +232,7 @@ def _cost_sentences(costs: pd.DataFrame, settings: list[Setting], models: list[s
     for length in sorted(clauses, reverse=True):
         own = clauses[length]
         whose = "" if own[0].startswith(name) else f" for {name}"
-        said.append(f"At {length:,.0f} tokens and a window of {window},{whose} {_joined(own)}.")
+        said.append(f"At {length:,.0f} tokens and {_window(window)},{whose} {_joined(own)}.")
     return said
 
 
@@ -268,6 +272,10 @@ def _time_clause(pair: pd.Series) -> str:
         if ratio < 1.995
         else f"{times(ratio)} times full attention's time{doubt}"
     )
+
+
+def _window(window: str) -> str:
+    return f"the setting {clean_text(window, 60)}" if is_named(window) else f"a window of {window}"
 
 
 def _names(models: list[str]) -> str:

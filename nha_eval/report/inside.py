@@ -10,8 +10,8 @@ import math
 
 import pandas as pd
 
-from nha_eval.plots._frames import Frames, clean_text, window_order
-from nha_eval.plots._settings import Setting, setting_label, settings_of
+from nha_eval.plots._frames import Frames, clean_text
+from nha_eval.plots._settings import Setting, is_named, setting_label, settings_of
 from nha_eval.plots._shares import by_layer, by_position, share_rows
 from nha_eval.stats import score_interval
 
@@ -24,6 +24,10 @@ INSIDE = (
     "from slots alone, or from what later tokens have taken of it. Settings without a window of that width are split at the "
     "same place. Intervals are at 95%: Wilson's, over as many documents as would be independent."
 )
+NAMED = (
+    "A setting by name, whose layers have windows of their own, is split at the widest of them short of full; its layers at "
+    "full, where it has any, still meet what is beyond."
+)
 SHARE = (
     "Slots' share: of one softmax over slots and window, what falls on the slots, in the prefill of a few prompts of each "
     "task; all tasks and lengths together. Queries before the slots hold anything are not counted."
@@ -33,7 +37,8 @@ FIFTHS = 5
 
 def inside_text(frames: Frames, answers: list[Answer]) -> list[str]:
     """How to read the tables that follow."""
-    told = [INSIDE] if any(_windows(part) for part in _by_suite(answers).values()) else []
+    told = [INSIDE] if any(_reaches(part) for part in _by_suite(answers).values()) else []
+    told += [NAMED] if any(answer.reach is not None and is_named(answer.window) for answer in answers) else []
     if frames.telemetry.empty:
         return told
     shown = share_rows(frames.telemetry)
@@ -60,10 +65,9 @@ def _by_suite(answers: list[Answer]) -> dict[str, list[Answer]]:
     return found
 
 
-def _windows(answers: list[Answer]) -> list[str]:
-    """The windows in tokens, ascending, of settings whose answers' distances are known."""
-    there = {answer.window for answer in answers if answer.distance is not None and answer.window.isdecimal()}
-    return sorted(there, key=window_order)
+def _reaches(answers: list[Answer]) -> list[int]:
+    """Where inside ends, in tokens, ascending, of settings whose answers' distances are known."""
+    return sorted({answer.reach for answer in answers if answer.distance is not None and answer.reach is not None})
 
 
 def _by_setting(answers: list[Answer]) -> dict[Setting, list[Answer]]:
@@ -77,13 +81,14 @@ def _by_setting(answers: list[Answer]) -> dict[Setting, list[Answer]]:
 def _inside_table(suite: str, answers: list[Answer]) -> Table | None:
     known = _by_setting([answer for answer in answers if answer.distance is not None])
     rows = []
-    for window in _windows(answers):
-        # Those of this window, then those without one of any width.
-        for setting in [s for s in known if s[1] == window] + [s for s in known if not s[1].isdecimal()]:
+    reach = {setting: own[0].reach for setting, own in known.items()}
+    for window in _reaches(answers):
+        # Those of this width, then those without one of any.
+        for setting in [s for s in known if reach[s] == window] + [s for s in known if reach[s] is None]:
             own = known[setting]
-            inside = [answer for answer in own if answer.distance < int(window)]
-            beyond = [answer for answer in own if answer.distance >= int(window)]
-            rows.append([window, setting_label(setting, 60), *_figures(inside), *_figures(beyond)])
+            inside = [answer for answer in own if answer.distance < window]
+            beyond = [answer for answer in own if answer.distance >= window]
+            rows.append([str(window), setting_label(setting, 60), *_figures(inside), *_figures(beyond)])
     if not rows:
         return None
     measures = [f"{side}: {what}" for side in ("inside", "beyond") for what in ("score", "95% interval", "n")]

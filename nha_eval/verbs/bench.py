@@ -104,7 +104,13 @@ def model(
     ] = None,
     window: Annotated[
         list[str] | None,
-        typer.Option(help="Tokens, or a share of the length: 64,T/8. Default: 64; for nha 0,64,1024,T/8 (less on a CPU)."),
+        typer.Option(
+            help="Tokens, a share of the length, a setting's name: 64,T/8. Default: 64; for nha 0,64,1024,T/8 (less on a CPU)."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="YAML of windows a layer, by name, as of `eval`. Repeatable. --window names them."),
     ] = None,
     phase: Annotated[list[str] | None, typer.Option(help="prefill, decode, train. Default: all.")] = None,
     checkpointing: Annotated[
@@ -131,7 +137,13 @@ def model(
     place = user_path(out, "--out")
     lengths = _counted("length", length, least=16, word="longest")
     batches = _counted("batch", batch, least=1, word="largest")
-    windows = _counted("window", window, least=0, share=True)
+    from nha_eval.window_settings import gather
+
+    known = gather(settings or [], "--settings")
+    windows = _counted("window", window, least=0, share=True, names=tuple(known))
+    used = {name: known[name] for name in windows or () if name in known}
+    if known and not used:
+        raise UserError(f"--settings: no window names one of its settings ({', '.join(list(known)[:8])}): add --window NAME")
     ways = _split("checkpointing", checkpointing)
     for way in ways or ():
         if way not in ("on", "off"):
@@ -156,8 +168,9 @@ def model(
         phases=_split("phase", phase),
         checkpointing=ways,
         quick=quick,
+        settings=used,
     )
-    return run(ModelRun(cases, chosen, kind, place, seed, RowBudget(seconds, repeats), fresh))
+    return run(ModelRun(cases, chosen, kind, place, seed, RowBudget(seconds, repeats), fresh, used))
 
 
 def harness(
@@ -181,7 +194,7 @@ def harness(
     """
     from nha_eval.errors import UserError
     from nha_eval.paths import user_path
-    from nha_eval.spec import parse_window
+    from nha_eval.window_settings import parse_window
 
     place = user_path(out, "--out")
     counts = {"limit": limit, "sweep-limit": sweep_limit, "repeats": repeats, "batch": batch}
@@ -287,9 +300,13 @@ def _integers(name: str, values: list[str] | None, least: int) -> list[int] | No
     return None if texts is None else sorted({int(text) for text in texts})
 
 
-def _counted(name: str, values: list[str] | None, least: int, word: str = "", share: bool = False) -> list[str] | None:
-    """Integers from `least`, ascending, then what `word` or a share such as T/8 says, as text; UserError for others."""
-    from nha_eval.errors import UserError
+def _counted(
+    name: str, values: list[str] | None, least: int, word: str = "", share: bool = False, names: tuple[str, ...] = ()
+) -> list[str] | None:
+    """Integers from `least`, ascending, then what `word`, a share such as T/8 or one of `names` says, as text; UserError for
+    others."""
+    from nha_eval.errors import UserError, nearest
+    from nha_eval.window_settings import is_name
 
     texts = _split(name, values)
     if texts is None:
@@ -298,8 +315,10 @@ def _counted(name: str, values: list[str] | None, least: int, word: str = "", sh
     for text in texts:
         if _is_count(text, least):
             numbers.append(int(text))
-        elif (word and text == word) or (share and text.startswith("T/") and _is_count(text[2:], 1)):
+        elif (word and text == word) or text in names or (share and text.startswith("T/") and _is_count(text[2:], 1)):
             others.append(text)
+        elif names and is_name(text):
+            raise UserError(f"--{name} {text!r}: no setting is called that; {nearest(text, names, what='settings')}")
         else:
             more = f" or {word}" if word else " or shares of the length such as T/8"
             raise UserError(

@@ -9,6 +9,8 @@ EXAMPLE = (
     "--length 512 --limit 50[/bold]\n\n"
     "The recall suite on files of your own: [bold]python run_eval.py eval --model path/to/llama --suite recall --length 1024 "
     "--data fda=fda.jsonl --data swde=swde.jsonl[/bold]\n\n"
+    "Windows a layer, by name: [bold]python run_eval.py eval --model nha-tiny --task recall_needle --settings settings.yaml "
+    "--window 64,searched,full[/bold]\n\n"
     "A spec with one change: [bold]python run_eval.py eval quickstart --seed 1 --out results/runs/seed1[/bold]"
 )
 
@@ -22,7 +24,14 @@ def command(
     suite: Annotated[list[str] | None, typer.Option(help="Suite of tasks. Repeatable.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks. Repeatable.")] = None,
     window: Annotated[
-        list[str] | None, typer.Option(help="Windows in tokens, or full: 16,64,full. Default: as the model comes.")
+        list[str] | None,
+        typer.Option(help="Windows in tokens, full, or a setting's name: 16,64,full. Default: as the model comes."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="YAML of windows a layer, by name: searched: [64, full, 16]. Repeatable. --window names them."
+        ),
     ] = None,
     length: Annotated[
         list[str] | None, typer.Option(help="Context lengths in tokens, for tasks made at a length: 512,1024.")
@@ -83,6 +92,7 @@ def command(
         "suites": suite,
         "tasks": task,
         "windows": _split("window", window),
+        "settings": settings or None,
         "lengths": _split("length", length),
         "limit": limit,
         "contexts": contexts,

@@ -73,8 +73,8 @@ class FakeModel:
     def describe(self) -> dict:
         return {"has_window": True, "max_length": 4096, "source": "fake", "weights_hash": "f00", "threads": 1}
 
-    def set_window(self, window) -> None:
-        self.window = window
+    def set_window(self, window, windows=None) -> None:
+        self.window = window if windows is None else f"{window} {windows}"
 
     def backend(self) -> str:
         return "fake"

@@ -2,7 +2,7 @@
 
 import rules
 from hypothesis import strategies as st
-from spec_inputs import HOSTILE, MODELS, TASK, Input, files, scalars, specs, words
+from spec_inputs import HOSTILE, MODELS, SETTINGS, TASK, Input, files, scalars, specs, words, yaml_of
 
 
 @st.composite
@@ -24,7 +24,8 @@ def eval_options(draw):
             "model": MODELS,
             "suite": st.just("recall-local"),
             "task": st.just(TASK),
-            "window": st.sampled_from(["16", "0,full"]),
+            "window": st.sampled_from(["16", "0,full", "searched", "half,16"]),
+            "settings": st.just("settings.yaml"),
         },
         **{"length": st.just("512"), "limit": st.just("3"), "contexts": st.just("2"), "batch": st.just("1")},
         **{"device": st.just("cpu"), "dtype": st.just("float32"), "seed": st.just("7"), "threads": st.just("1")},
@@ -49,6 +50,10 @@ def eval_options(draw):
                 else text
             )
             wrong |= value == []
+        if option == "settings":
+            # A file that is not there; or one of which something has to be named.
+            value = {**SETTINGS}
+            wrong |= text != "settings.yaml"
         if option.startswith("cost-"):
             content.setdefault("costs", {})["lengths" if option.endswith("length") else "batch"] = value
         else:
@@ -59,7 +64,11 @@ def eval_options(draw):
         )
         wrong |= arguments[-1] != "--no-costs" or "costs" in content
         content = {**content, "costs": False}
-    return Input(arguments, None if wrong else rules.spec_is_right(content))
+    if "settings" in content:
+        named = content["window"] if isinstance(content.get("window"), list) else []
+        wrong |= not set(SETTINGS) & set(named)
+    there = {"settings.yaml": yaml_of(SETTINGS).encode()} if "settings" in content else {}
+    return Input(arguments, None if wrong else rules.spec_is_right(content), there)
 
 
 PATHS = ("out", "data")
@@ -112,6 +121,7 @@ bench_model = flags(
     },
     {
         **{"model": NO_NAME, "size": ("huge", *NO_NAME), "length": ("longest ever", *NO_NUMBER), "batch": NO_NUMBER},
+        "settings": ("nowhere.yaml", "", ".", "~no-such-user/x", "a\0b"),
         **{"window": ("T/0", "T/", "T/x", "T/" + "9" * 5000, *SOME), "phase": ("training", *NO_NAME), **COMMON_BAD},
         **{"checkpointing": ("maybe", "true", ","), "seconds": ("0", "nan", "inf", "-1"), "repeats": ("0", "-1", "x", "1.5")},
     },

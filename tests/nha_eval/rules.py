@@ -3,15 +3,17 @@
 Nothing here comes from `nha_eval`. `spec_is_right` gives what the run must then be (models and their windows), or None.
 """
 
-from models.presets import TINY_CONTEXT, preset_names
+from models.presets import TINY_CONTEXT, preset_config, preset_names
 from tasks.suites import suite_names, suite_tasks
 
 MOST = 2**31 - 1
 KEYS = (
     *("models", "suites", "tasks", "windows", "lengths", "limit", "contexts", "batch", "device", "dtype", "seed"),
-    *("threads", "costs", "out", "data"),
+    *("threads", "costs", "out", "data", "settings"),
 )
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LEAST_WINDOW = {"nha": 0, "attention": 1}  # of other mixers none
 WITHOUT_WINDOW = ("gsa-tiny", "gla-tiny", "mamba2-tiny", "gated-deltanet-tiny")
 
 
@@ -37,6 +39,67 @@ def window(value):
         return "full"
     demand(isinstance(value, int | str))
     return whole(value.strip() if isinstance(value, str) else value, 0)
+
+
+def slug(text):
+    """Whether it may be a setting's name."""
+    allowed = set(LETTERS + "0123456789-_")
+    return 1 <= len(text) <= 60 and text[0] in LETTERS and set(text) <= allowed and text.lower() not in ("full", "none", "own")
+
+
+def window_or_name(value):
+    return value.strip() if isinstance(value, str) and slug(value.strip()) else window(value)
+
+
+def layers(value):
+    demand(isinstance(value, list) and all(type(i) is int and 0 <= i < 10_000 for i in value) and len(set(value)) == len(value))
+    return value
+
+
+def layer_window(value):
+    return "none" if isinstance(value, str) and value.strip().lower() == "none" else window(value)
+
+
+def form(value):
+    """A setting's windows as a list, or (window of all layers, layers at full)."""
+    if isinstance(value, list):
+        demand(1 <= len(value) <= 10_000)
+        return [layer_window(item) for item in value]
+    demand(isinstance(value, dict))
+    if set(value) == {"windows"}:
+        demand(isinstance(value["windows"], dict))
+        placed = [(i, layer_window(key)) for key in value["windows"] for i in layers(value["windows"][key])]
+        for key in value["windows"]:
+            layer_window(key)
+        demand(placed and sorted(i for i, _ in placed) == list(range(len(placed))))
+        return [at for _, at in sorted(placed)]
+    demand(set(value) in ({"window"}, {"window", "full"}))
+    full = value.get("full")
+    return window(value["window"]), [] if full is None else sorted(layers(full))
+
+
+def named_settings(value):
+    if value is None:
+        return {}
+    found = {}
+    for part in value if isinstance(value, list) else [value]:
+        # Paths of files are given by flag here.
+        demand(isinstance(part, dict) and all(isinstance(key, str) and slug(key) for key in part))
+        for key, item in part.items():
+            demand(found.setdefault(key, form(item)) == form(item))
+    return found
+
+
+def fits(setting, model):
+    """Whether a setting has a window for each layer of a tiny preset, and none for layers without."""
+    least = [LEAST_WINDOW.get(mixer) for mixer in preset_config(model).mixers]
+    if isinstance(setting, tuple):
+        at, full = setting
+        demand(all(i < len(least) for i in full))
+        setting = ["full" if i in full else "none" if least[i] is None else at for i in range(len(least))]
+    demand(len(setting) == len(least))
+    for at, lowest in zip(setting, least, strict=True):
+        demand((at == "none") == (lowest is None) and (isinstance(at, str) or at >= lowest))
 
 
 def several(value, kind):
@@ -77,7 +140,7 @@ def model_entry(value):
     if not isinstance(value, dict):
         return name(value), []
     found = mapping(value, ("name", "windows"), ("window",))
-    return name(found.get("name")), several(found.get("windows"), window)
+    return name(found.get("name")), several(found.get("windows"), window_or_name)
 
 
 def task_entry(value):
@@ -91,7 +154,7 @@ def task_entry(value):
 
 def extra_entry(value):
     found = mapping(value, ("model", "windows", "lengths"), ("window", "length"))
-    return name(found.get("model")), several(found.get("lengths"), whole), several(found.get("windows"), window)
+    return name(found.get("model")), several(found.get("lengths"), whole), several(found.get("windows"), window_or_name)
 
 
 def costs(value):
@@ -124,11 +187,12 @@ def spec_is_right(content):
 
 def _right(content):
     demand(isinstance(content, dict))
-    singular = ("model", "suite", "task", "window", "length", "cost")
+    singular = ("model", "suite", "task", "window", "length", "cost", "setting")
     found = mapping(content, KEYS, singular)
     models = several(found.get("models"), model_entry)
     suites, tasks = several(found.get("suites"), name), several(found.get("tasks"), task_entry)
-    windows, lengths = several(found.get("windows"), window), several(found.get("lengths"), whole)
+    settings = named_settings(found.get("settings"))
+    windows, lengths = several(found.get("windows"), window_or_name), several(found.get("lengths"), whole)
     for key in ("limit", "contexts", "threads"):
         demand(found.get(key) is None or whole(found[key], most=1024 if key == "threads" else MOST))
     demand("batch" not in found or found["batch"] == "auto" or whole(found["batch"]))
@@ -166,7 +230,15 @@ def _right(content):
         points = 1 if asked is None else len(asked) + sum(len(lengths) for _, lengths, _ in extra)
         further = {one: windows for one, lengths, windows in extra if lengths}
     demand(chosen or points)
+    extra = measured[1] if measured is not None else []
+    every = [*windows, *(at for _, own in models for at in own), *(at for _, _, own in extra for at in own)]
+    demand(all(isinstance(at, int) or at == "full" or at in settings for at in every))
     asked = {one: own or windows for one, own in models}
+    for one in names:
+        used = [*asked[one], *(at for model, lengths, own in extra if model == one and lengths for at in own)]
+        for at in used if one not in WITHOUT_WINDOW else ():
+            if at in settings:
+                fits(settings[at], one)
     # Nothing asked: as the model comes, which its own tests are about.
     return {
         one: {"none"} if one in WITHOUT_WINDOW else {*asked[one], *further.get(one, ())} if asked[one] else None

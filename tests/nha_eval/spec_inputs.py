@@ -59,12 +59,14 @@ scalars = st.sampled_from(NUMBERS + ODD) | st.integers() | st.floats() | words |
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=6
 )
-windows = st.sampled_from([0, 16, 64, "full", "16,64", ["full", 16]])
+windows = st.sampled_from([0, 16, 64, "full", "16,64", ["full", 16], "searched", ["half", 16, "full"]])
+SETTINGS = {"searched": [16, "full"], "half": {"window": 8, "full": [1]}}
 fine = {
     "models": st.sampled_from([["nha-tiny"], "nha-tiny,gsa-tiny", [{"name": "swa-tiny", "windows": [8, "full"]}, "nha-tiny"]]),
     "suites": st.sampled_from([["recall-local"], "commonsense-local", ["recall-local", "commonsense-local"]]),
     "tasks": st.sampled_from([[TASK], [{"name": TASK, "lengths": [512], "limit": 3}], []]),
     "windows": windows,
+    "settings": st.sampled_from([SETTINGS, [SETTINGS, {"other": [8]}], {"searched": [8]}, {"half": {"windows": {4: [1, 0]}}}]),
     "lengths": st.sampled_from([512, [512, 1024], []]),
     "limit": st.sampled_from([1, 5, "5", None]),
     "contexts": st.sampled_from([1, None]),
@@ -129,6 +131,8 @@ NESTED = [
     ({"models": [{"name": "nha-tiny"}]}, ("models", 0), ("name", "windows", "window", "nmae", "lengths")),
     ({"tasks": [{"name": TASK}]}, ("tasks", 0), ("name", "lengths", "limit", "contexts", "length", "suite")),
     ({"costs": {}}, ("costs",), ("lengths", "batch", "repeats", "decode_tokens", "seconds", "extra", "lenghts")),
+    ({"settings": {**SETTINGS}, "windows": ["half", "full"]}, ("settings", "half"), ("window", "full", "windows", "fulll")),
+    ({"settings": {**SETTINGS}, "windows": ["half", 16]}, ("settings",), ("half", "searched", "full", "serched")),
     (
         {"costs": {"extra": [{"model": "nha-tiny", "lengths": [64]}]}},
         ("costs", "extra", 0),

@@ -167,6 +167,27 @@ def test_a_row_of_each_phase():
     assert set().union(*rows) <= set(MODEL.columns)
 
 
+def test_a_setting_gives_each_layer_its_window_and_the_next_case_forgets_it():
+    """`nha-h` comes with its last layer full, which a window in tokens leaves so."""
+    settings = {"searched": [3, 8], "turned": {"window": 3, "full": [0]}}
+    cases = plan(
+        **{"device_type": "cpu", "models": ["nha-h"], "lengths": ["24"], "batches": ["1"], "phases": ["prefill", "decode"]},
+        windows=["5", "searched", "turned"],
+        settings=settings,
+    )
+    rows = measured(*cases, *cases[:1])
+    assert [row["status"] for row in rows] == ["ok"] * 7, [row.get("reason") for row in rows]
+    _, made = tiny("nha-h")
+    own = list(made.config.windows)
+    assert own[1] is None and own[0] is not None
+    wanted = {"searched": [3, 8], "turned": [None, 3], "5": [5, None]}
+    for row in rows:
+        for layer, window in enumerate(wanted[row["window"]]):
+            made.set_window(window, [layer])
+        assert row["state_bytes"] == row["state_bytes_held"] == made.state_bytes(1, 24), row["window"]
+    assert len({row["state_bytes"] for row in rows}) == 3
+
+
 @pytest.mark.parametrize("name", ["nha", "gla", "transformer++", "hf-llama"])
 def test_a_training_step_trains(name):
     _, made = tiny(name)

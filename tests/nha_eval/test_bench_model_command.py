@@ -72,6 +72,28 @@ def test_a_run_on_a_cpu(tmp_path, capsys):
     assert "median ms" in capsys.readouterr().out
 
 
+def test_a_setting_by_name_and_what_is_refused_of_it(tmp_path, capsys):
+    path = tmp_path / "settings.yaml"
+    path.write_text("searched: [3, full]\nthree: [1, 1, 1]\n")
+    given = ("--model", "nha", "--length", "32", "--phase", "decode", "--batch", "1", "--settings", str(path))
+    assert bench(tmp_path, *given, "--window", "16,searched") == 0
+    rows = [row for row in read(tmp_path / "run", MODEL) if row["phase"] == "decode"]
+    assert [(row["window"], row["status"]) for row in rows] == [("16", "ok"), ("searched", "ok")]
+    assert json.loads((tmp_path / "run/environment.json").read_text())["settings"] == {"searched": [3, "full"]}
+    capsys.readouterr()
+    for windows, told in (
+        ("three", "setting 'three' has 3 windows, and nha-tiny has 2 layers"),
+        ("serched", "--window 'serched': no setting is called that; did you mean 'searched'?"),
+        ("16", "--settings: no window names one of its settings"),
+    ):
+        assert bench(tmp_path, *given, "--window", windows) == 2
+        assert told in capsys.readouterr().err
+    path.write_text("searched: [4, full]\n")
+    assert bench(tmp_path, *given, "--window", "searched") == 2
+    assert "holds figures of the setting 'searched' as [3, 'full'], here it is [4, 'full']" in capsys.readouterr().err
+    assert bench(tmp_path, *given, "--window", "searched", "--fresh") == 0
+
+
 def test_models_of_several_commands_fill_one_folder(tmp_path, capsys, monkeypatch):
     given = ("--length", "32", "--phase", "decode", "--batch", "1")
     assert bench(tmp_path, "--model", "transformer++", *given) == 0

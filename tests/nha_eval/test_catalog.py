@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from nha_eval import hub
-from nha_eval.catalog import describe, own_window
+from nha_eval.catalog import describe, least_windows, own_window
 from nha_eval.errors import UserError
 
 
@@ -107,6 +107,48 @@ def test_presets_and_forms(folder):
 )
 def test_own_windows(config, window):
     assert own_window(config) == window
+
+
+@pytest.mark.parametrize(
+    ("config", "least"),
+    [
+        ({"model_type": "llama"}, None),
+        ({"model_type": "llama", "num_hidden_layers": 2}, (1, 1)),
+        ({"model_type": "nha", "mixers": "nha", "num_hidden_layers": 3}, (0, 0, 0)),
+        ({"model_type": "nha", "mixers": ["gsa", "attention", "nha"], "windows": [None] * 3}, (None, 1, 0)),
+        (
+            {"model_type": "gla", "num_hidden_layers": 3, "hidden_size": 32, "num_heads": 2}
+            | {"attn": {"layers": [1], "num_heads": 2}},
+            (None, 1, None),
+        ),
+    ],
+    ids=["not said", "llama", "one mixer", "hybrid", "other code's"],
+)
+def test_the_least_window_of_each_layer(config, least):
+    assert least_windows(config) == least
+
+
+def test_least_windows_are_those_of_the_loaded_layers(folder):
+    from models.presets import load
+
+    for name in ("nha-tiny", "gsa-h-tiny", "swa-tiny", "gla-tiny"):
+        layers = [layer.self_attn for layer in load(name).model.decoder_layers]
+        wanted = tuple(mixer.smallest_window if mixer.has_window else None for mixer in layers)
+        assert describe(name).least_windows == wanted
+    assert describe("nha-smollm2-135m").least_windows == (0,) * 30
+    assert describe("smollm2-135m").least_windows == (1,) * 30
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    assert describe(str(folder)).least_windows == describe(f"swa:{folder}").least_windows == (1, 1)
+    assert describe(f"nha:{folder}").least_windows == (0, 0)
+
+
+@pytest.mark.assets
+def test_the_pretrained_presets_have_as_many_layers_as_it_says():
+    from models.assets import smollm2_folder
+    from models.presets import PRETRAINED_LAYERS
+
+    assert json.loads((smollm2_folder() / "config.json").read_text())["num_hidden_layers"] == PRETRAINED_LAYERS
 
 
 def test_a_hub_that_does_not_answer_is_found_out_in_time(monkeypatch):

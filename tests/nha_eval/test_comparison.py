@@ -159,6 +159,22 @@ def test_two_runs_pair_equal_settings(run, tmp_path, capsys):
     assert [row["model_a"] for row in table(run / "comparisons.csv")] == ["nha-base"]
 
 
+def test_settings_of_one_name_with_other_windows_are_no_equal_settings(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    for folder, windows in ((run, [64, "full"]), (other, [16, "full"])):
+        add(folder, "nha-base", "searched", documents(NARROW), windows=windows)
+    add(other, "base", "full", documents(FULL))
+    assert call(run, other) == 0
+    assert [(row["model_a"], row["window_a"]) for row in table(run / "comparisons.csv")] == [("base", "full")] * 2
+    assert "left out: nha-base:searched, which has other windows" in capsys.readouterr().out
+    assert call(run, other, "--a", "nha-base:searched", "--b", "nha-base:searched", "--task", "needle") == 0
+    (row,) = table(run / "comparisons.csv")
+    assert (row["window_a"], row["window_b"], float(row["difference"])) == ("searched", "searched", 0.0)
+    alone = add(tmp_path / "alone", "nha-base", "searched", documents(NARROW), windows=[8, 8])
+    assert call(run, alone) == 2
+    assert "nha-base:searched has other windows" in capsys.readouterr().err
+
+
 def test_one_setting_each_is_paired_whatever_it_is_called(tmp_path):
     one, two = add(tmp_path / "one", "a", 8, documents(FULL)), add(tmp_path / "two", "b", 16, documents(NARROW))
     assert call(one, two) == 0

@@ -110,6 +110,62 @@ def test_ids_change_with_what_decides_the_result(change):
     assert cells_of(**base)[0].id != cells_of(**{**base, **change})[0].id
 
 
+def three_layers(name):
+    return ModelInfo(name, name, "w", "none" if name == "flat" else "full", 4096, least_windows=(0, 1, None))
+
+
+def test_a_setting_by_name_gives_its_cells_the_windows_of_the_layers():
+    extra = [{"model": "a", "windows": ["tight"], "lengths": [256]}]
+    content = {
+        "settings": {"searched": {"window": 64, "full": [1]}, "tight": [8, 8, "none"]},
+        "costs": {"lengths": [64], "extra": extra},
+    }
+    cells = cells_of(describe=three_layers, windows=[16, "searched", "full"], lengths=[64], telemetry=True, **content)
+    assert {(cell.window, cell.windows) for cell in cells} == {
+        (16, None),
+        ("searched", (64, "full", "none")),
+        ("full", None),
+        ("tight", (8, 8, "none")),
+    }
+    assert {cell.length for cell in cells if cell.window == "tight"} == {256}
+    assert [cell.what for cell in cells if cell.kind == "score"][1] == "a setting searched needle at 64"
+    assert "--searched--" in next(cell.id for cell in cells if cell.window == "searched")
+
+
+def test_ids_change_with_the_windows_behind_a_name_and_not_with_the_form():
+    def ids(form, describe=three_layers):
+        return [cell.id for cell in cells_of(describe=describe, windows=["s", 16], lengths=[64], settings={"s": form})]
+
+    base = ids([64, "full", "none"])
+    assert ids({"window": 64, "full": [1]}) == base
+    changed = ids([64, 32, "none"])
+    assert changed[0] != base[0] and changed[1] == base[1]
+    # Windows of its own, as an integer has them in all layers, are another setting all the same.
+    assert len({*ids([16, 16, "none"])}) == 2
+
+
+def test_settings_that_fit_no_model_are_refused_before_anything_runs():
+    with pytest.raises(UserError, match="setting 's' has 2 windows, and a has 3 layers"):
+        cells_of(describe=three_layers, windows=["s"], settings={"s": [64, 64]})
+    with pytest.raises(UserError, match="how many layers a has is not known"):
+        cells_of(windows=["s"], settings={"s": {"window": 64}})
+    # A model without windows is run once, whatever others are asked for.
+    assert points(cells_of(describe=three_layers, models=["flat"], windows=["s"], lengths=[64], settings={"s": [64]})) == [
+        ("flat", "none", "needle", 64)
+    ]
+
+
+def test_telemetry_of_a_setting_wants_a_window_short_of_full():
+    def observed(form):
+        cells = cells_of(
+            describe=three_layers, windows=["s"], lengths=[64], settings={"s": form, "t": [1, 1, "none"]}, telemetry=True
+        )
+        return [cell.kind for cell in cells].count("telemetry")
+
+    assert observed([64, "full", "none"]) == 1
+    assert observed(["full", "full", "none"]) == 0
+
+
 def test_ids_change_with_weights_and_task_version_but_not_with_the_folder():
     def other_weights(name):
         return ModelInfo(name, name, "others", "full", 4096)

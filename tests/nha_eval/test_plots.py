@@ -93,6 +93,33 @@ def test_windows_of_any_kind_have_a_place(windows, places):
     assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == places
 
 
+def test_settings_by_name_stand_behind_and_no_line_joins_them():
+    long = ["searched-25pct-of-full", "searched-50pct-of-full"]
+    windows = ["64", *long, "own", "tight", "16", "full"]
+    rows = [score("m", window, "one", 0.1 * place, 0.1) for place, window in enumerate(windows)]
+    drawn = figure("window-accuracy", frames(rows))
+    ticks = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
+    assert ticks == ["16", "64", "full", "own", "(a)", "(b)", "tight"]
+    # Letters and names, so that names cut alike are not taken for each other.
+    legend = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert {f"(a) {long[0]}", f"(b) {long[1]}"} <= set(legend)
+    x, y = lines(drawn.axes[0])["m"]
+    assert x.tolist() == [0, 1, 2] and y == pytest.approx([0.5, 0.0, 0.6])
+    marks = {float(x): float(y) for bars in drawn.axes[0].containers for x, y in zip(*bars[0].get_data(), strict=True)}
+    assert marks == pytest.approx({0: 0.5, 1: 0.0, 2: 0.6, 3: 0.3, 4: 0.1, 5: 0.2, 6: 0.4})
+
+
+def test_settings_by_name_are_placed_by_their_cost():
+    costs = [cost("m", window, "decode", 64, 10, state) for window, state in (("16", 100), ("searched", 300), ("full", 900))]
+    scores = [score("m", window, "one", 0.5, 0.1) for window in ("16", "searched", "full")]
+    drawn = figure("accuracy-cost", frames(scores, costs))
+    points = lines(drawn.axes[0])
+    assert points["m|searched"] == (pytest.approx([300]), pytest.approx([0.5]))
+    joined = [line.get_xdata().tolist() for line in drawn.axes[0].get_lines() if line.get_linestyle() != "None"]
+    assert joined == [[100, 900]]
+    assert "searched" in [text.get_text() for text in drawn.legends[0].get_texts()]
+
+
 def test_latency_draws_medians_and_quartiles(whole):
     drawn = figure("latency-length", whole)
     assert titles(drawn) == ["Prefill", "Decoding one token"]

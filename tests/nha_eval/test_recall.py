@@ -265,7 +265,7 @@ def test_data_is_named_in_a_spec_and_by_flags():
     spec = make_spec({"model": "a", "data": {"fda": "x"}}, {"data": ["swde=y=z", "/cache/a=b", "org/set=z"]}, where="s")
     assert (spec.data, spec.datasets) == ("/cache/a=b", {"fda": "x", "swde": "y=z", "org/set": "z"})
     assert make_spec({"model": "a", "data": "/cache"}, {}, where="s").data == "/cache"
-    assert not {"data", "datasets", "truncation", "tokenizer"} & spec.settings().keys()
+    assert not {"data", "datasets", "truncation", "tokenizer"} & spec.deciding().keys()
     for wrong, message in ((["a", "b"], "the folder is 'a' already"), (["fda=a", "fda=b"], "fda is 'a' already; give it once")):
         with pytest.raises(UserError, match=message):
             make_spec({"model": "a"}, {"data": wrong}, where="s")

@@ -28,6 +28,23 @@ def three(nha, swa, *, full=0.7, stderr=0.01):
     ]
 
 
+def test_settings_by_name_have_sentences_of_their_own():
+    scores = [*recall(FULL, "full", 0.8), *recall(NHA, "searched", 0.6), *recall(NHA, "64", 0.4), *recall(NHA, "own", 0.1)]
+    costs = [cost(FULL, "full", "decode", 1024, 100, 84 * MIB), cost(NHA, "searched", "decode", 1024, 50, 21 * MIB)]
+    sentences = said(scores, costs)
+    assert sentences[0].startswith("At a window of 64 and 1,024 tokens, NHA keeps 50%")
+    assert sentences[1] == (
+        "At the setting searched and 1,024 tokens, NHA keeps 75% of full attention's recall-local score (0.60 against 0.80)."
+    )
+    assert sentences[2] == (
+        "At 1,024 tokens and the setting searched, NHA's state is 4.0 times smaller than full attention's (21.0 MiB against "
+        "84.0 MiB) and decoding a token takes 0.50 of full attention's time."
+    )
+    assert len(sentences) == 3
+    alone = said([*recall(FULL, "full", 0.8), *recall(NHA, "searched", 0.6)])
+    assert alone == [sentences[1]]
+
+
 def test_suite_scores_are_means_with_combined_errors():
     table = suite_scores(make_frames(pd.DataFrame(full_scores())).scores)
     row = table[(table["model"] == FULL) & (table["length"] == 1024)].iloc[0]

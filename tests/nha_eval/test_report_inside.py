@@ -54,6 +54,19 @@ def test_counts_inside_and_beyond_by_hand(tmp_path):
     assert rows[3][:2] == ["256", "base, full attention"] and [row[0] for row in rows] == ["64", "64", "256", "256"]
 
 
+def test_a_setting_by_name_is_split_at_the_widest_of_its_windows(tmp_path):
+    run = add(tmp_path / "run", "nha", "64", samples(ANSWERS))
+    add(run, "nha", "searched", samples(ANSWERS), windows=[16, "full", 64, "none"])
+    add(run, "nha", "all-full", samples(ANSWERS), windows=["full", "full", "full", "none"])
+    rows = tables(run)["recall: inside the window and beyond"].rows
+    assert [row[:2] for row in rows] == [["64", "nha, window 64"], ["64", "nha, searched"], ["64", "nha, all-full"]]
+    assert rows[1][2:] == rows[0][2:] == ["0.750", bounds(3, 4), "4", "0.167", bounds(1, 6), "6"]
+    told = inside_text(make_frames(None, None, None), read_answers(run))
+    assert len(told) == 2 and "still meet what is beyond" in told[1]
+    plain = add(tmp_path / "plain", "nha", "64", samples(ANSWERS))
+    assert len(inside_text(make_frames(None, None, None), read_answers(plain))) == 1
+
+
 def test_depth_in_fifths_by_hand(tmp_path):
     run = add(tmp_path / "run", "nha", "64", samples(ANSWERS))
     add(run, "base", "full", samples(ANSWERS[:9]))

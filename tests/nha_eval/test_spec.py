@@ -3,7 +3,8 @@
 import pytest
 
 from nha_eval.errors import UserError
-from nha_eval.spec import find_spec, make_spec, parse_window, read_spec, spec_names
+from nha_eval.spec import find_spec, make_spec, read_spec, spec_names
+from nha_eval.window_settings import parse_window
 
 
 def check(content, **flags):
@@ -138,3 +139,60 @@ def test_a_spec_that_is_not_there_names_the_shipped_ones():
 def test_data_that_is_no_text_or_nothing(data):
     with pytest.raises(UserError, match="wanted is a folder, or data sets as NAME=PATH"):
         make_spec({"models": ["nha-tiny"], "suites": ["recall-local"], "data": data}, {}, where="spec.yaml")
+
+
+SETTINGS = {"searched": [64, "full"], "mostly-64": {"window": 64, "full": [1]}}
+
+
+def test_any_list_of_windows_may_name_a_setting():
+    models = [{"name": "a", "windows": "searched"}, "b"]
+    extra = [{"model": "b", "windows": ["mostly-64"], "lengths": [64]}]
+    spec = check({"models": models, "settings": SETTINGS, "windows": "16,searched,full", "costs": {"extra": extra}})
+    assert spec.models[0].windows == ["searched"]
+    assert spec.windows == [16, "searched", "full"]
+    assert spec.costs.extra[0].windows == ["mostly-64"]
+    assert spec.settings == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"windows": ["serched"], "settings": SETTINGS},
+            "mine.yaml: window 'serched': no setting is called that; did you mean",
+        ),
+        ({"windows": ["x"], "settings": SETTINGS}, "settings: searched, mostly-64"),
+        ({"models": [{"name": "a", "window": "x"}]}, "window 'x': wanted is an integer >= 0 (tokens) or 'full'"),
+        ({"costs": {"extra": [{"model": "a", "windows": "x", "lengths": 5}]}}, "a name wants --settings FILE"),
+        ({"windows": ["own"], "settings": SETTINGS}, "window 'own': wanted is an integer >= 0"),
+        ({"settings": {"full": [64]}}, "mine.yaml: setting 'full': wanted as its name"),
+        ({"settings": {"a": [-1]}}, "mine.yaml: setting 'a': layer 0 is -1: wanted"),
+        ({"settings": 5}, "mine.yaml: settings are 5: wanted is a mapping"),
+        ({"settings": False}, "mine.yaml: settings are False: wanted is a mapping"),
+        ({"settings": "nowhere.yaml"}, "settings file 'nowhere.yaml' is not there"),
+        ({"setting": {"a": [1]}, "settings": {"a": [1]}}, "both `settings` and `setting`"),
+    ],
+)
+def test_settings_that_are_refused(content, message):
+    with pytest.raises(UserError) as refusal:
+        check(content)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_files_of_settings_stand_in_the_spec_itself(tmp_path):
+    """So that a run's spec.yaml needs nothing else; what no window names is left out, as a file may grow."""
+    path = tmp_path / "settings.yaml"
+    path.write_text("searched: [16, full]\nother: [8, 8]\n")
+    by_flag = check({"models": ["a"], "settings": SETTINGS}, windows=["searched"], settings=[str(path)])
+    assert by_flag.deciding()["settings"] == {"searched": [16, "full"]}
+    by_key = check({"models": ["a"], "windows": ["searched"], "settings": [str(path), {"more": [1]}]})
+    assert by_key.deciding() == by_flag.deciding()
+    assert check(by_key.deciding()).deciding() == by_key.deciding()
+    assert "settings" not in check({"models": ["a"], "settings": SETTINGS}).deciding()
+
+
+def test_settings_by_flag_that_nothing_names_are_refused(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("searched: [16, full]\n")
+    with pytest.raises(UserError, match=r"--settings: no window names one of its settings \(searched\): add --window NAME"):
+        check({"models": ["a"]}, windows=["16"], settings=[str(path)])

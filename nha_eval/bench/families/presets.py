@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -36,12 +37,25 @@ def build(name: str, size: str, layers: int | None = None) -> NHAForCausalLM:
     if layers is not None:
         config.num_hidden_layers = layers
         config.mixers, config.windows = config.mixers[:layers], config.windows[:layers]
-    return NHAForCausalLM(config)
+    model = NHAForCausalLM(config)
+    model.own_windows = tuple(config.windows)
+    return model
 
 
 def set_window(model: NHAForCausalLM, tokens: int) -> None:
-    """Of the layers that are no full attention."""
-    model.set_window(tokens, [i for i, window in enumerate(model.config.windows) if window is not None])
+    """Of the layers that are no full attention as the preset comes."""
+    set_windows(model, [None if own is None else tokens for own in model.own_windows])
+
+
+def set_windows(model: NHAForCausalLM, layers: Sequence[int | None]) -> None:
+    for i, tokens in enumerate(layers):
+        if model.decoder_layers[i].self_attn.has_window:
+            model.set_window(tokens, [i])
+
+
+def least_windows(name: str, size: str) -> tuple[int | None, ...]:
+    mixers = [mixer_class(mixer) for mixer in preset_config(f"{name}-{size}").mixers]
+    return tuple(mixer.smallest_window if mixer.has_window else None for mixer in mixers)
 
 
 def backend(model: NHAForCausalLM) -> str:
