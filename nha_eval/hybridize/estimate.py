@@ -6,8 +6,8 @@ Arithmetic: 2 FLOPs a weight and token forward; backward the same for what lies 
 each trained weight. Attention beyond its projections is counted at half the sequence's length where it is full and at
 `window + slots` where it is not. Memory of one of N GPUs under FSDP, weights shared out: fp32 weights, gradients and Adam's two
 moments of what is trained, the teacher whole in bf16, and what a decoder layer keeps for the backward pass. Hours: the FLOP/s
-that training steps of NHA reached in `results/reference/bench-model-*.csv`, counted the same way; a model much smaller than that one is bound by launches instead
-and takes longer.
+that training steps of NHA reached in `results/reference/bench-model-*.csv`, counted the same way; a model much smaller than
+that one is bound by launches instead and takes longer.
 """
 
 from __future__ import annotations
@@ -171,9 +171,7 @@ def full_windows(config: NHAConfig) -> NHAConfig:
     return NHAConfig(**{**fields, "windows": None})
 
 
-def _gpu_bytes(
-    name: str, spec: HybridSpec, config: NHAConfig, parameters: int, trainable: int, micro: int, gpus: int
-) -> float:
+def _gpu_bytes(name: str, spec: HybridSpec, config: NHAConfig, parameters: int, trainable: int, micro: int, gpus: int) -> float:
     shared = (4 * parameters + 12 * trainable) / gpus
     teacher = 2 * parameters if name != "finetune" else 0
     tokens = micro * spec.text.length

@@ -21,8 +21,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from models.adapted import PROJECTIONS
 from nha_eval.errors import UserError, nearest
 from nha_eval.paths import user_path
-from nha_eval.spec import Count, Number, Switch, Whole, Window, first_problem, parse_window, read_spec
+from nha_eval.spec import Count, Number, Switch, Whole, first_problem, read_spec
 from nha_eval.text import TextSpec
+from nha_eval.window_settings import Setting, Window, check_names, check_settings, gather, parse_window, resolve
 
 SPECS = Path(__file__).parent / "specs"
 STAGES = ("align", "distill", "finetune")
@@ -90,7 +91,9 @@ class HybridSpec(_Strict):
     base: str = Field(min_length=1)
     mixer: Literal["nha", "attention"] = "nha"  # attention: a sliding window alone, the control of what slots are worth
     window: OneWindow = 64  # tokens, or "full"
-    windows: list[OneWindow] | None = None  # one a layer, in place of window and full_layers
+    # one a layer, in place of window and full_layers; or the name of one of the settings
+    windows: list[OneWindow] | str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)  # windows by name, as docs/WINDOWS.md says, or files of them
     full_layers: list[Whole] = Field(default_factory=list)  # their indices
     window_jitter: list[OneWindow] = Field(default_factory=list)  # each step one of these in the place of `window`; none: fixed
     num_slots: Count | None = Field(None, le=256)  # a key-value head; None: as many as a head has dimensions
@@ -118,10 +121,17 @@ class HybridSpec(_Strict):
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value
 
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings(cls, value: Any) -> dict[str, Setting]:
+        return {} if value is None else check_settings(value)
+
     @model_validator(mode="after")
     def _fits(self) -> HybridSpec:
         if self.windows is not None and self.full_layers:
             raise ValueError("windows and full_layers are both given: windows says of each layer already whether it is full")
+        if isinstance(self.windows, str):
+            check_names([self.windows], self.settings)
         if self.mixer == "attention":
             given = sorted({"num_slots", "gate", "slot_logits", "slot_bias", "empty_slots"} & self.model_fields_set)
             if given:
@@ -137,6 +147,10 @@ class HybridSpec(_Strict):
 
     def windows_of(self, layers: int) -> list[int | None]:
         """The window of each of so many layers, None for full. Raises UserError where the spec's do not fit."""
+        if isinstance(self.windows, str):
+            least = [0 if self.mixer == "nha" else 1] * layers
+            found = resolve(self.windows, self.settings[self.windows], least, self.base)
+            return [None if window == "full" else int(window) for window in found]
         if self.windows is not None:
             if len(self.windows) != layers:
                 raise UserError(f"windows has {len(self.windows)} entries: wanted is one for each of the {layers} layers")
@@ -147,9 +161,12 @@ class HybridSpec(_Strict):
         own = None if self.window == "full" else int(self.window)
         return [None if i in self.full_layers else own for i in range(layers)]
 
-    def settings(self) -> dict[str, Any]:
+    def deciding(self) -> dict[str, Any]:
         """All that decides the weights, as plain data."""
-        return self.model_dump(mode="json", exclude={"out"})
+        content = self.model_dump(mode="json", exclude={"out"})
+        # A file of settings may grow by others that this run does not name.
+        named = self.windows if isinstance(self.windows, str) else None
+        return {**content, "settings": {name: setting for name, setting in self.settings.items() if name == named}}
 
 
 def spec_names() -> list[str]:
@@ -170,6 +187,8 @@ def find_hybrid_spec(given: str) -> Path:
 def make_hybrid_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str) -> HybridSpec:
     """The checked spec of a mapping with flags laid over it. Raises UserError, one line, for the first thing that is wrong."""
     merged = {**content, **{key: value for key, value in overrides.items() if value is not None}}
+    if merged.get("settings") is not None:
+        merged["settings"] = gather(merged["settings"], where)
     try:
         return HybridSpec.model_validate(merged)
     except ValidationError as problem:

@@ -70,7 +70,7 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
     """
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     device, dtype = resolve_device(spec.device, spec.dtype)
-    with training_folder(folder, spec.settings()):
+    with training_folder(folder, spec.deciding()):
         console.print(f"converting {spec.base}", markup=False)
         student = build_student(spec)
         student.model.to(device)
@@ -96,7 +96,9 @@ def _tokenizer(spec: HybridSpec) -> Any:
         return AutoTokenizer.from_pretrained(base_folder(spec.base), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as problem:
         reason = " ".join(str(problem).split())[:200]
-        raise UserError(f"base {spec.base!r} has no tokenizer that can be read ({reason}): give a whole checkpoint") from problem
+        raise UserError(
+            f"base {spec.base!r} has no tokenizer that can be read ({reason}): give a whole checkpoint"
+        ) from problem
 
 
 def _record(run: Run) -> None:

@@ -199,7 +199,6 @@ class StepTrainer(Trainer):
         tensors = {name: found[name].detach().cpu().contiguous() for name in sorted(self.trained)}
         save_file(tensors, folder / WEIGHTS)
 
-
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Weights that are not trained are in no checkpoint."""
         assert not load_result.unexpected_keys and not self.trained & set(load_result.missing_keys), load_result

@@ -1,4 +1,4 @@
-"""Batches of 1, 3, 16 and of their own choice give the same scores for every mixer that exists as a file, with the documents shuffled.
+"""Batches of 1, 3, 16 and of their own choice give the same scores for every mixer that exists as a file, documents shuffled.
 
 Documents of unlike lengths, questions on one text, and one longer than the model takes; choices, texts to be continued, and
 whole texts. Single precision is held to 1e-6 of a log-likelihood, double precision to 1e-6 itself, so that what rounds apart

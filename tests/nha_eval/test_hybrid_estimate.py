@@ -34,7 +34,7 @@ def test_what_is_trained_is_counted_as_it_is(place, changes):  # noqa: F811
 
 @pytest.mark.parametrize("model", ["transformer++-tiny", "nha-tiny"])
 def test_forward_flops_against_torchs_counter(model):
-    """Products of weights are what the counter counts; attention goes by kernels that it does not all know, so it is taken out."""
+    """Products of weights are what the counter counts; attention goes by kernels of which it knows some, so it is left out."""
     config = preset_config(model)
     built = NHAForCausalLM(config).eval()
     counts = {name: p.numel() for name, p in built.named_parameters()}
@@ -42,7 +42,10 @@ def test_forward_flops_against_torchs_counter(model):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         built(tokens)
     linear = sum(
-        flops for module, found in counter.get_flop_counts().items() if module.endswith(("_proj", "lm_head")) for flops in found.values()
+        flops
+        for module, found in counter.get_flop_counts().items()
+        if module.endswith(("_proj", "lm_head"))
+        for flops in found.values()
     )
     of_weights = forward_flops(config, counts, LENGTH) - (forward_flops(config, dict.fromkeys(counts, 0), LENGTH))
     assert linear == pytest.approx(of_weights * LENGTH, rel=1e-9)
@@ -62,7 +65,9 @@ def test_shipped_specs_can_be_estimated(capsys):
 def test_a_rate_is_read_out_of_the_table(tmp_path):
     assert measured_rate(tmp_path) == (None, None)
     row = "phase,status,model,size,window,length,tokens_per_s,device\ntrain,ok,nha,tiny,64,512,1000,a GPU\n"
-    (tmp_path / "bench-model-x.csv").write_text(row + "train,oom,nha,tiny,64,512,9000,a GPU\ntrain,ok,gsa,tiny,full,512,9000,a GPU\n")
+    (tmp_path / "bench-model-x.csv").write_text(
+        row + "train,oom,nha,tiny,64,512,9000,a GPU\ntrain,ok,gsa,tiny,full,512,9000,a GPU\n"
+    )
     rate, source = measured_rate(tmp_path)
     config = preset_config("nha-tiny")
     with torch.device("meta"):

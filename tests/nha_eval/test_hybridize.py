@@ -69,20 +69,16 @@ def hybrid_text(spec):
     "changes",
     [
         {"train": "lora", "lora": {"rank": 4}, "window_jitter": [4, 8, 16], "slot_logits": "both"},
-        {"train": "full", "full_layers": [1], "mixer": "attention", "num_slots": None},
+        pytest.param({"train": "full", "full_layers": [1], "mixer": "attention"}, marks=pytest.mark.slow),
     ],
     ids=["lora", "control"],
 )
 def test_a_broken_run_ends_as_an_unbroken_one(place, tmp_path, monkeypatch, changes):  # noqa: F811
     """Broken off in either stage, between two checkpoints and while one is written."""
-    if changes.get("mixer") == "attention":
-        changes = {key: value for key, value in changes.items() if key != "num_slots"}
-        spec = control(place, **changes)
-    else:
-        spec = spec_of(place, **changes)
+    spec = spec_of(place, **changes)
     hybridize(spec, tmp_path / "whole")
     step = StepTrainer.training_step
-    for stop in (5, 8 + 2, 8 + 7):
+    for stop in (5, 8 + 7):
         calls = [0]
 
         def breaking(self, *arguments, calls=calls, stop=stop):
@@ -104,16 +100,10 @@ def test_a_broken_run_ends_as_an_unbroken_one(place, tmp_path, monkeypatch, chan
             one, other = (load_file(where / name / "trained.safetensors") for where in (tmp_path / "whole", folder))
             assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
         assert (folder / "heldout.csv").read_text() == (tmp_path / "whole/heldout.csv").read_text()
-        losses = [[(r["stage"], r["step"], r["loss"]) for r in rows(where / "train.csv")] for where in (tmp_path / "whole", folder)]
+        losses = [
+            [(r["stage"], r["step"], r["loss"]) for r in rows(where / "train.csv")] for where in (tmp_path / "whole", folder)
+        ]
         assert losses[0] == losses[1]
-
-
-def control(place, **changes):  # noqa: F811
-    from nha_eval.hybridize.spec import make_hybrid_spec
-
-    content = spec_of(place).model_dump(mode="json", exclude_unset=True)
-    content.pop("num_slots")
-    return make_hybrid_spec({**content, **changes}, {}, where="spec")
 
 
 def test_a_finished_run_is_done_and_another_spec_is_refused(place, tmp_path, monkeypatch):  # noqa: F811
@@ -196,13 +186,13 @@ def test_held_out_figures(place):  # noqa: F811
     for row, logp in ((1, mine), (2, theirs)):
         wanted = F.nll_loss(logp.transpose(1, 2), x[:, 1:], reduction="none")
         torch.testing.assert_close(found[row].double(), wanted, rtol=1e-4, atol=1e-5)
-    measured = heldout(
-        lambda one: figures(student.model, teacher, one), [{"input_ids": row} for row in x], torch.device("cpu")
-    )
+    measured = heldout(lambda one: figures(student.model, teacher, one), [{"input_ids": row} for row in x], torch.device("cpu"))
     assert measured.kl == pytest.approx(found[0].mean().item(), rel=1e-5)
     assert measured.kl_stderr == pytest.approx((found[0].mean(1).std() / 3**0.5).item(), rel=1e-4)
     assert measured.perplexity == pytest.approx(found[1].mean().exp().item(), rel=1e-5)
-    assert measured.positions == [(0, 62, pytest.approx(measured.kl), pytest.approx(measured.nll), pytest.approx(measured.teacher_nll))]
+    assert measured.positions == [
+        (0, 62, pytest.approx(measured.kl), pytest.approx(measured.nll), pytest.approx(measured.teacher_nll))
+    ]
 
 
 def test_spans_cover_every_position_once():
@@ -212,7 +202,7 @@ def test_spans_cover_every_position_once():
 
 
 def test_a_teacher_is_the_base_and_shares_what_the_student_keeps(place):  # noqa: F811
-    spec, student, teacher = pair(place, train="lora")
+    _, student, teacher = pair(place, train="lora")
     base = AutoModelForCausalLM.from_pretrained(place / "base")
     x = ids()
     torch.testing.assert_close(teacher(x).logits, base(x).logits, rtol=1e-4, atol=1e-5)
@@ -235,7 +225,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(place, tmp
         return loss * float("nan") if self.calls > 5 else loss
 
     monkeypatch.setattr(DistillLogits, "loss", breaking)
-    with pytest.raises(MachineError, match=r"loss is no finite number at step [67].* last good state is kept in .*checkpoint-3"):
+    with pytest.raises(
+        MachineError, match=r"loss is no finite number at step [67].* last good state is kept in .*checkpoint-3"
+    ):
         hybridize(spec_of(place, align=False), tmp_path / "run")
     assert last_whole(tmp_path / "run/distill").name == "checkpoint-3"
 
@@ -247,6 +239,8 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(place, tmp
         ({"full_layers": [2]}, "full_layers names layer 2: wanted are indices from 0 to 1"),
         ({"windows": [8]}, "windows has 1 entries: wanted is one for each of the 2 layers"),
         ({"windows": [8, 8], "full_layers": [1]}, "windows and full_layers are both given"),
+        ({"windows": "mine", "settings": {"mime": [8, 8]}}, "'mine'.*did you mean 'mime'"),
+        ({"windows": "mine", "settings": {"mine": [8, 8, 8]}}, "mine.*3"),
         ({"num_slots": 300}, "num_slots"),
         ({"train": "all"}, "`train` is 'all'"),
         ({"alig": {"tokens": 5}}, "unknown key `alig`; did you mean 'align'"),
@@ -274,6 +268,13 @@ def test_wrong_specs_are_one_line(place, tmp_path, capsys, changes, said):  # no
     assert lines[-1].startswith("error: ") and re.search(said, lines[-1]), lines
 
 
+def test_windows_by_name(place):  # noqa: F811
+    spec = spec_of(place, windows="one-full", settings={"one-full": {"window": 16, "full": [1]}, "other": [8, 8]})
+    assert build_student(spec).model.config.windows == [16, None]
+    assert list(spec.deciding()["settings"]) == ["one-full"]
+
+
+@pytest.mark.slow
 def test_a_base_of_another_kind_and_of_other_weights(place, tmp_path, capsys):  # noqa: F811
     made = hybridize(spec_of(place, train="gates", distill=False), tmp_path / "run")
     config = json.loads((made / "config.json").read_text())

@@ -38,12 +38,12 @@ class Knowing(LM):
     def __init__(self, answers=None, default=" nothing"):
         super().__init__()
         self.tokenizer = hub_docs.word_tokenizer()
-        self.answers, self.default, self.asked = answers or {}, default, []
+        self.knows, self.default, self.asked = answers or {}, default, []
         self.kept = {}
 
     def generate_until(self, requests, disable_tqdm=False):
         self.asked += [request.args for request in requests]
-        return [self.answers.get(request.args[0], self.default) for request in requests]
+        return [self.knows.get(request.args[0], self.default) for request in requests]
 
     def loglikelihood(self, requests, disable_tqdm=False):
         raise NotImplementedError

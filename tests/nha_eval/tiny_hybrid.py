@@ -46,6 +46,8 @@ def spec_of(place: Path, **changes) -> HybridSpec:
         "heldout": {"tokens": 1024, "lengths": [LENGTH]},
         "device": "cpu",
     }
+    if changes.get("mixer") == "attention":
+        del content["num_slots"]
     return make_hybrid_spec({**content, **changes}, {}, where="spec")
 
 
