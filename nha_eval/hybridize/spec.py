@@ -16,9 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.adapted import PROJECTIONS
+from nha_eval import yamls
 from nha_eval.errors import UserError, nearest
 from nha_eval.paths import user_path
 from nha_eval.spec import Count, Number, Switch, Whole, first_problem, read_spec
@@ -208,7 +210,27 @@ def _known_at(parents: tuple[Any, ...]) -> list[str]:
     return list((named[-1] if named else HybridSpec).model_fields)
 
 
-def read_hybrid_spec(given: str, overrides: dict[str, Any]) -> tuple[str, HybridSpec]:
-    """(its bare name, the spec) of a path or a name."""
+def read_hybrid_spec(given: str, overrides: dict[str, Any], changes: list[str] | None = None) -> tuple[str, HybridSpec]:
+    """(its bare name, the spec) of a path or a name; `changes` are laid over it, each as KEY=VALUE with dots between the keys
+    of what is nested and the value in YAML (`gate.activation=softmax`)."""
     path = find_hybrid_spec(given)
-    return path.stem, make_hybrid_spec(read_spec(path), overrides, where=path.name)
+    content = read_spec(path)
+    for change in changes or ():
+        _lay(content, change)
+    return path.stem, make_hybrid_spec(content, overrides, where=path.name)
+
+
+def _lay(content: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {change!r}: wanted is KEY=VALUE, as in gate.activation=softmax")
+    try:
+        value = yamls.load(text)
+    except yaml.YAMLError as problem:
+        raise UserError(f"--set {change!r}: its value is no YAML ({yamls.told(problem)[1]})") from problem
+    for part in parts[:-1]:
+        inner = content.get(part)
+        content[part] = dict(inner) if isinstance(inner, dict) else {}
+        content = content[part]
+    content[parts[-1]] = value

@@ -33,6 +33,7 @@ from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel, O
 from nha_eval.hybridize.spec import STAGES, HybridSpec, Stage
 from nha_eval.hybridize.student import Student, build_student, build_teacher, mark_trainable
 from nha_eval.journal import plain, write_atomic
+from nha_eval.plots import _training, render, write_bytes
 from nha_eval.text import Text, open_text
 from nha_eval.training.folder import training_folder
 from nha_eval.training.progress import Log, tensorboard
@@ -301,4 +302,8 @@ def _finish(run: Run) -> Path:
         mark_trainable(student, spec)
         save_adapted(model, out, base=spec.base, lora=student.lora, gate_scale=spec.gate.scale)
     write_card(out, spec, run.folder)
+    picture = _training.draw({run.folder.name.removeprefix("hybridize-"): run.folder})
+    for kind in ("svg", "png"):
+        write_bytes(run.folder / f"training.{kind}", render(picture, kind))
+    write_bytes(out / "training.png", render(picture, "png"))
     return out

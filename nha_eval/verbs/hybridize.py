@@ -19,6 +19,10 @@ def command(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is drawn.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the spec: gate.activation=softmax. Repeatable."),
+    ] = None,
     out: Annotated[str | None, typer.Option(metavar="PATH", help="Folder. Default: results/runs/hybridize-NAME.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take: weights, tokens, memory, hours; train nothing.")
@@ -35,7 +39,7 @@ def command(
     from nha_eval.store import RUNS
 
     flags = {"base": base, "window": window, "train": train, "device": device, "dtype": dtype, "seed": seed, "out": out}
-    name, chosen = read_hybrid_spec(spec, flags)
+    name, chosen = read_hybrid_spec(spec, flags, change)
     try:
         if dry_run:
             from nha_eval.hybridize.estimate import estimate, show

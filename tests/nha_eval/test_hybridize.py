@@ -15,6 +15,7 @@ from nha_eval import cli
 from nha_eval.errors import MachineError, UserError
 from nha_eval.hybridize.heldout import figures, heldout, spans
 from nha_eval.hybridize.objectives import Align, DistillLogits
+from nha_eval.hybridize.spec import read_hybrid_spec
 from nha_eval.hybridize.stages import hybridize
 from nha_eval.hybridize.student import build_student, build_teacher, mark_trainable
 from nha_eval.training.trainer import StepTrainer, last_whole
@@ -132,6 +133,8 @@ def test_the_card_says_what_was_done(place, tmp_path):  # noqa: F811
     last = rows(tmp_path / "run/heldout.csv")[-1]
     assert f"| align, step 8 | {LENGTH} | {float(last['kl']):.4g} ±" in card
     assert "LoRA of rank 2" in card and "- distill" not in card and "not stated" in card
+    pictures = [tmp_path / "run/training.svg", tmp_path / "run/training.png", made / "training.png"]
+    assert all(picture.stat().st_size > 5000 for picture in pictures) and "nats a token" in pictures[0].read_text()
     config = json.loads((made / "config.json").read_text())
     assert config["base_model"]["name"] == str(place / "base") and config["windows"] == [8, 8]
 
@@ -266,6 +269,30 @@ def test_wrong_specs_are_one_line(place, tmp_path, capsys, changes, said):  # no
     import re
 
     assert lines[-1].startswith("error: ") and re.search(said, lines[-1]), lines
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("gate", "--set 'gate': wanted is KEY=VALUE"),
+        ("gate.=1", "wanted is KEY=VALUE"),
+        ("window=[", "its value is no YAML"),
+        ("gate.activatio=softmax", "unknown key `activatio` in `gate`; did you mean 'activation'"),
+        ("window=-3", "window -3"),
+    ],
+)
+def test_changes_that_cannot_be_laid_over_a_spec(change, said):
+    with pytest.raises(UserError, match=said):
+        read_hybrid_spec("nha-smollm2-135m", {}, [change])
+
+
+def test_changes_are_laid_over_a_spec():
+    changes = ["gate.activation=softmax", "distill=false", "align.tokens=1_000_000", "window=16", "lora.rank=4"]
+    _, plain = read_hybrid_spec("nha-smollm2-135m", {})
+    _, changed = read_hybrid_spec("nha-smollm2-135m", {"window": "32"}, changes)
+    assert (changed.gate.activation, changed.distill, changed.align.tokens, changed.window) == ("softmax", None, 1_000_000, 32)
+    assert changed.lora.rank == 4 and changed.lora.alpha == plain.lora.alpha
+    assert changed.align.gate_learning_rate == plain.align.gate_learning_rate and plain.gate.activation == "sigmoid"
 
 
 def test_windows_by_name(place):  # noqa: F811

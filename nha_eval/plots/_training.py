@@ -1,0 +1,101 @@
+"""How trainings went: the loss and the held-out KL against the tokens seen, and the KL against the position, a line a run.
+
+    draw({"nha": Path("results/runs/hybridize-nha-smollm2-135m"), "window alone": Path("...")}).savefig("training.svg")
+
+The files are those that `hybridize` leaves: train.csv, heldout.csv, positions.csv. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from ._frames import clean_text
+from ._style import LINES, MUTED, PALETTE, NothingToDraw, finish, length_axis, panels, style, title
+
+INTERVAL = 1.96
+
+
+def draw(runs: Mapping[str, Path], figure: Figure | None = None) -> Figure:
+    """Three panels of the runs, by name. NothingToDraw where none of them has a held-out figure yet."""
+    tables = {name: _tables(Path(folder)) for name, folder in runs.items()}
+    tables = {name: table for name, table in tables.items() if not table["heldout"].empty}
+    if not tables:
+        raise NothingToDraw("no held-out figures to draw: wanted are folders of hybridize")
+    with style():
+        figure, (loss, heldout, positions) = panels(3, figure, 3)
+        for number, (name, table) in enumerate(tables.items()):
+            look = {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number // len(PALETTE) % len(LINES)]}
+            _loss(loss, table, look)
+            _heldout(heldout, table, look)
+            _positions(positions, table, look)
+        for axes, name in ((loss, "training loss, by stage"), (heldout, "held-out KL to the base")):
+            axes.set_xlabel("tokens seen (millions)")
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
+            title(axes, name)
+        loss.set_ylabel("loss")
+        heldout.set_ylabel("nats a token")
+        title(positions, "held-out KL at the end, by position")
+        positions.set_ylabel("nats a token")
+        positions.set_ylim(bottom=0)
+        spans = pd.concat([table["positions"]["first"] for table in tables.values()]).clip(lower=16)
+        length_axis(positions, sorted(set(spans)))
+        positions.set_xlabel("position, from (tokens)")
+        finish(figure, _handles(list(tables)))
+    return figure
+
+
+def _tables(folder: Path) -> dict[str, pd.DataFrame]:
+    found = {}
+    for name in ("train", "heldout", "positions"):
+        path = folder / f"{name}.csv"
+        found[name] = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["stage", "step"])
+    # The tokens of a stage's step, and all those of the stages before.
+    train, seen = found["train"], {"conversion": (0, 0.0)}
+    before = 0
+    for stage in train["stage"].unique():
+        rows = train[train["stage"] == stage]
+        seen[stage] = before, rows["tokens"].iloc[-1] / rows["step"].iloc[-1]
+        before += int(rows["tokens"].iloc[-1])
+    for table in found.values():
+        places = [seen.get(stage, (before, 0.0)) for stage in table["stage"]]
+        table["seen"] = [first + step * each for (first, each), step in zip(places, table["step"], strict=True)]
+    return found
+
+
+def _loss(axes: Axes, table: dict[str, pd.DataFrame], look: dict) -> None:
+    train = table["train"]
+    for stage in train["stage"].unique():
+        rows = train[train["stage"] == stage]
+        axes.plot(rows["seen"] / 1e6, rows["loss"], **look)
+        axes.axvline(rows["seen"].iloc[-1] / 1e6, color=MUTED, linewidth=0.5)
+
+
+def _heldout(axes: Axes, table: dict[str, pd.DataFrame], look: dict) -> None:
+    rows = table["heldout"]
+    rows = rows[rows["length"] == rows["length"].min()]
+    axes.errorbar(rows["seen"] / 1e6, rows["kl"], yerr=INTERVAL * rows["kl_stderr"].fillna(0), marker="o", markersize=3, **look)
+
+
+def _positions(axes: Axes, table: dict[str, pd.DataFrame], look: dict) -> None:
+    rows = table["positions"]
+    rows = rows[(rows["seen"] == rows["seen"].max()) & (rows["length"] == rows["length"].max())]
+    axes.plot(rows["first"].clip(lower=16), rows["kl"], marker="o", markersize=3, **look)
+
+
+def _handles(names: list[str]) -> list[Line2D]:
+    return [
+        Line2D(
+            [], [], color=PALETTE[i % len(PALETTE)], linestyle=LINES[i // len(PALETTE) % len(LINES)], label=clean_text(name, 40)
+        )
+        for i, name in enumerate(names)
+    ]
