@@ -143,7 +143,9 @@ class Sequences:
     ):
         self.packing: Packing = Blocks(tokens, length) if isinstance(tokens, np.ndarray) else tokens
         self.length, self.seed = length, seed
-        self.recall, self.recall_share = recall, recall_share if recall is not None else 0.0
+        if recall is None and recall_share:
+            raise ValueError(f"recall_share is {recall_share} and recall is None; wanted the sequences that are to be mixed in")
+        self.recall, self.recall_share = recall, recall_share
         if not len(self.packing) and self.recall_share < 1:
             raise UserError(
                 f"the training text is shorter than one sequence of {length} tokens: give more text, or a shorter one"
@@ -166,7 +168,7 @@ class Sequences:
 
     def _item(self, i: int) -> dict[str, np.ndarray]:
         made = int(i * self.recall_share)
-        if self.recall is not None and int((i + 1) * self.recall_share) > made:
+        if int((i + 1) * self.recall_share) > made:
             return self.recall[made]
         epoch, place = divmod(i - made, len(self.packing))
         return self.packing[int(self._permutation(epoch)[place])]

@@ -181,6 +181,22 @@ def test_a_models_own_text_is_for_training_alone(books, tokenizer, tmp_path):
         open_text(TextSpec(source=str(folder), self_text=str(tmp_path / "none.jsonl")), tokenizer)
 
 
+@pytest.mark.parametrize("packing", ["blocks", "documents"])
+def test_recall_text_is_mixed_in_and_resumes(books, tokenizer, packing):
+    spec = TextSpec(source=str(books[0]), length=300, recall_share=0.5, packing=packing, seed=7)
+    first, again = (open_text(spec, tokenizer).training(items=12) for _ in range(2))
+    whole = [first[i] for i in range(12)]
+    keys = {"input_ids"} if packing == "blocks" else {"input_ids", "position_ids", "labels"}
+    assert all(set(item) == keys and all(values.shape == (300,) for values in item.values()) for item in whole)
+    for i in (11, 4, 5):
+        assert all((again[i][key] == whole[i][key]).all() for key in keys)
+    # The books hold words and numbers alone, in which no sentence ends.
+    made = ["\n" in tokenizer.decode(item["input_ids"]) for item in whole]
+    assert made == [bool(i % 2) for i in range(12)]
+    other = open_text(spec.model_copy(update={"seed": 8}), tokenizer).training(items=12)
+    assert (other[1]["input_ids"] != whole[1]["input_ids"]).any()
+
+
 def test_tokenizers_that_cannot_be_used_are_one_line(books, tokenizer):
     with pytest.raises(UserError, match=r"separator '<x>': the tokenizer has no such token \(special ones: <\|end\|>\)"):
         open_text(TextSpec(source=str(books[0]), separator="<x>"), tokenizer)
