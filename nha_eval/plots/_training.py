@@ -30,7 +30,7 @@ def draw(runs: Mapping[str, Path], figure: Figure | None = None) -> Figure:
         raise NothingToDraw("no held-out figures to draw: wanted are folders of hybridize")
     with style():
         figure, (loss, heldout, positions) = panels(3, figure, 3)
-        for number, (name, table) in enumerate(tables.items()):
+        for number, table in enumerate(tables.values()):
             look = {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number // len(PALETTE) % len(LINES)]}
             _loss(loss, table, look)
             _heldout(heldout, table, look)
