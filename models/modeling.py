@@ -190,6 +190,17 @@ class NHAModel(NHAPreTrainedModel):
             **{CACHE_NAME: cache if use_cache else None},
         )
 
+    def run_layers(self, hidden_states: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """What layer `start` reads, [B, T, hidden], to what layer `stop` would (None: to what the last norm would), same shape.
+
+        Each row is one whole sequence without pads. From the embedding through all layers, and the norm after it, these are
+        `forward`'s own hidden states.
+        """
+        batch = self._batch(hidden_states, None, None, None, None)
+        for layer in self.layers[start:stop]:
+            hidden_states = layer(hidden_states, batch)
+        return hidden_states
+
     def _mask(self, attention_mask: Tensor | None, x: Tensor, cache: NHACache | None) -> Tensor | None:
         """attention_mask as bool, None where every token counts."""
         if attention_mask is None:

@@ -13,7 +13,7 @@ from nha_eval import cli, runner
 from nha_eval.plots import plot_kinds
 
 ROOT = Path(cli.__file__).parent.parent
-VERBS = ("eval", "list", "doctor", "prefetch", "report", "plot", "compare")
+VERBS = ("eval", "list", "doctor", "prefetch", "report", "plot", "compare", "search")
 VERBS += ("bench op", "bench model", "bench harness", "bench show")
 
 
