@@ -127,12 +127,12 @@ class Search:
         limits = list(self.limits.values())
         try:
             self._stage = "greedy"
+            # First from what is best so far, which a short time limit leaves room for; then the long ways, and once more.
+            self._polish(problem)
             for walk in (narrow, widen):
                 for limit, _ in walk(problem, limits):
                     self._tell(limit)
-            for limit in limits:
-                polish(problem, self.best(limit, self._startable()), limit)
-                self._tell(limit)
+            self._polish(problem)
             if self.spec.method == "evolution":
                 self._stage = "evolution"
                 for number, limit in enumerate(limits):
@@ -189,6 +189,11 @@ class Search:
                 f"--time {self.spec.time:g}: measuring each layer alone, and confirming, takes about {least / 60:.1f} minutes "
                 "here: give more than that, or fewer --sequences, --unseen, --probe or --windows"
             )
+
+    def _polish(self, problem: Problem) -> None:
+        for limit in self.limits.values():
+            polish(problem, self.best(limit, self._startable()), limit)
+            self._tell(limit)
 
     def _telling(self) -> Callable[[int, dict[int, float]], None]:
         """What says each layer's figures, and the time that the others take."""

@@ -52,7 +52,7 @@ TABLES = ("search", "sensitivity", "front", "comparison")
 
 @pytest.fixture(scope="module")
 def searched(place):
-    assert running.search(asked(place, "run", method="evolution", generations=2)) == 0
+    assert running.search(asked(place, "run", method="evolution", generations=1)) == 0
     return place / "run"
 
 
@@ -163,7 +163,7 @@ def test_an_interrupted_search_ends_with_the_same_tables_and_asks_nothing_twice(
         return find(self, windows)
 
     monkeypatch.setattr(Evaluator, "_find_kl", until)
-    spec = asked(place, "resumed", method="evolution", generations=2)
+    spec = asked(place, "resumed", method="evolution", generations=1)
     runs = 0
     while True:
         runs += 1
@@ -184,7 +184,7 @@ def test_an_interrupted_search_ends_with_the_same_tables_and_asks_nothing_twice(
 
 
 def test_with_the_probe_and_a_weight_on_it(place, capsys):
-    spec = asked(place, "probed", budgets=[0.5], windows=[16], length=256, probe=3, probe_weight=0.5, sequences=2, unseen=2)
+    spec = asked(place, "probed", budgets=[0.5], windows=[16], length=256, probe=1, probe_weight=0.5, sequences=2, unseen=2)
     assert running.search(spec) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("searched-50pct: ")
