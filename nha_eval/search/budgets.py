@@ -30,6 +30,11 @@ class Budget:
         return self.bytes if self.share is None else self.share * full
 
 
+def setting_name(family: str, budget: str, unit: str) -> str:
+    """What a setting under a budget is called: `searched-25pct`, or `searched-25pct-latency`."""
+    return f"{family}-{budget}" + ("-latency" if unit == "ms" else "")
+
+
 def parse_budget(value: Any, *, shares_only: bool = False) -> Budget:
     """A budget from what a user wrote. Raises ValueError, one line, to stand behind a name."""
     shown = printable(repr(value), 60)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from nha_eval.journal import write_atomic
 from nha_eval.search.confirm import SEARCHED, Entry, confirm, too_few
 from nha_eval.search.evaluator import OutOfTime
-from nha_eval.search.naming import FILE, write_settings
 from nha_eval.search.page import page
 from nha_eval.search.sensitivity import sensitivity_rows
 from nha_eval.search.stages import row_of
 from nha_eval.search.tables import front, write_table
-from nha_eval.search.windows import Windows, as_text
+from nha_eval.search.windows import Windows, as_text, words
+from nha_eval.window_settings import write_settings
 
 if TYPE_CHECKING:
     from nha_eval.search.run import Prepared
+
+SETTINGS = "settings.yaml"
 
 
 def finish(folder: Path, ready: Prepared, families: dict[tuple[str, str], Windows | None]) -> None:
@@ -40,8 +42,8 @@ def finish(folder: Path, ready: Prepared, families: dict[tuple[str, str], Window
     write_table(folder, "front", front(evaluated, _cost_column(ready)))
     write_table(folder, "sensitivity", [{**row, **setting} for row in sensitivity])
     write_table(folder, "comparison", [{**row, **setting} for row in comparison])
-    named = {entry.name: entry.windows for entry in entries if entry.windows is not None}
-    write_settings(folder, named, has_window)
+    named = {entry.name: words(entry.windows, has_window) for entry in entries if entry.windows is not None}
+    write_settings(folder / SETTINGS, named)
     pictures = _draw(folder, search.say)
     about = {**ready.about, "evaluated": len(evaluated), "in_time": search.in_time}
     about["too_few"] = too_few(comparison, search.spec.unseen)
@@ -50,7 +52,7 @@ def finish(folder: Path, ready: Prepared, families: dict[tuple[str, str], Window
         if entry.family == SEARCHED:
             print(f"{entry.name}: {as_text(entry.windows, has_window)}")
     print(folder / "report.md")
-    print(folder / FILE)
+    print(folder / SETTINGS)
 
 
 def _comparison(ready: Prepared, entries: list[Entry]) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nha_eval.errors import UserError, printable
 from nha_eval.search.budgets import Budget, parse_budget
-from nha_eval.spec import MOST_THREADS, Count, Whole, first_problem, parse_window, split_commas
+from nha_eval.spec import MOST_THREADS, Count, Whole, first_problem, split_commas
+from nha_eval.window_settings import parse_window
 
 WINDOWS = [0, 16, 64, 256, 1024, "full"]
 SINGULAR = {"window": "windows", "budget": "budgets", "budget_latency": "budgets_latency"}

@@ -15,12 +15,11 @@ import numpy as np
 from nha_eval.errors import UserError
 from nha_eval.progress import duration
 from nha_eval.search import families
-from nha_eval.search.budgets import Budget
+from nha_eval.search.budgets import Budget, setting_name
 from nha_eval.search.confirm import SEARCHED, Entry
 from nha_eval.search.evaluator import Deadline, Evaluator, OutOfTime
 from nha_eval.search.evolution import evolve
 from nha_eval.search.greedy import narrow, polish, widen
-from nha_eval.search.naming import setting_name
 from nha_eval.search.problem import Problem, additive
 from nha_eval.search.sensitivity import alone, sweep
 from nha_eval.search.spec import SearchSpec

@@ -20,6 +20,7 @@ from nha_eval.search.evaluator import Deadline, Evaluator, OutOfTime
 from nha_eval.search.families import FAMILIES
 from nha_eval.search.spec import make_search_spec
 from nha_eval.search.spending import state
+from nha_eval.window_settings import read_settings, resolve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = {"windows": [0, 16, 64], "budgets": [0.7, 0.5], "sequences": 3, "unseen": 6, "length": 96, "probe": 0}
@@ -104,9 +105,11 @@ def test_the_searched_setting_is_the_best_of_all_evaluated(searched):
 
 
 def test_settings_are_named_for_the_other_verbs(searched):
-    settings = yaml.safe_load((searched / "settings.yaml").read_text())
+    settings = read_settings(searched / "settings.yaml")
     compared = {row["name"]: row["windows"] for row in table(searched, "comparison") if row["windows"]}
-    assert {name: " ".join(map(str, windows)) for name, windows in settings.items()} == compared
+    # As `eval` takes them: a window a layer, of a model whose layers take any.
+    least = [0] * LAYERS
+    assert {name: " ".join(map(str, resolve(name, setting, least, "it"))) for name, setting in settings.items()} == compared
     assert {"searched-70pct", "searched-50pct", "uniform-50pct"} <= set(settings)
 
 
