@@ -57,5 +57,8 @@ def draw(table: pd.DataFrame) -> Figure:
     axes.grid(False)
     beside = figure.add_axes(((_LEFT + inner[0] + 0.15) / width, _BOTTOM / height, 0.15 / width, inner[1] / height))
     bar = figure.colorbar(picture, cax=beside)
+    # The logarithm's own labels are formulas, which the style shows as they are written.
+    bar.formatter = FuncFormatter(lambda value, _: f"{value:g}")
+    bar.update_ticks()
     bar.set_label("KL (nats a token)", color=INK)
     return figure

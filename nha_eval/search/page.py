@@ -63,7 +63,7 @@ def _budget(rows: list[Row], about: Row) -> list[str]:
     head = ["family", "full layers", "rest", "state, MiB", *(["ms, measured"] if unit == "ms" else []), "KL, held out"]
     head += ["KL, unseen", "KL less searched's (95%)", "p, Holm", *(["answer loss, unseen", "recall, unseen"] if probe else [])]
     lines = [
-        f"## Budget {rows[0]['budget']}: at most {rows[0]['limit']:,.6g} {unit}",
+        f"## Budget {rows[0]['budget']}: at most {rows[0]['limit']:{',.0f' if unit == 'bytes' else '.4g'}} {unit}",
         "",
         _line(head),
         _line(["---"] * len(head)),
