@@ -238,17 +238,23 @@ def check(found: dict[str, float], forward: float, backward: float):
     assert not wrong, f"over {forward} forward, {backward} gradients: {wrong}"
 
 
-@pytest.mark.parametrize("interpreted", [(errors, case) for case in CASES], ids=lambda job: str(job[1]))
+def jobs(check, cases: list[Case]) -> list:
+    """Parameters; the interpreter takes 10 s and more for the longer ones, which are slow tests."""
+    marks = {case: [pytest.mark.slow] if case.time >= 60 else [] for case in cases}
+    return [pytest.param((check, case), marks=marks[case], id=str(case)) for case in cases]
+
+
+@pytest.mark.parametrize("interpreted", jobs(errors, CASES))
 def test_interpreted_equals_the_definition(interpreted, answers):
     check(answers[interpreted].result(), 1e-5, 1e-4)
 
 
-@pytest.mark.parametrize("interpreted", [(pack_errors, case) for case in PACKS], ids=lambda job: str(job[1]))
+@pytest.mark.parametrize("interpreted", jobs(pack_errors, PACKS))
 def test_interpreted_goes_on_from_packed_sequences(interpreted, answers):
     check(answers[interpreted].result(), 1e-5, 1e-4)
 
 
-@pytest.mark.parametrize("interpreted", [(cut_errors, case) for case in CUTS], ids=lambda job: str(job[1]))
+@pytest.mark.parametrize("interpreted", jobs(cut_errors, CUTS))
 def test_interpreted_goes_on_from_a_state(interpreted, answers):
     check(answers[interpreted].result(), 1e-5, 1e-4)
 

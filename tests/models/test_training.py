@@ -19,7 +19,14 @@ def loss_and_gradients(model, step, x):
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("fields", ONCE.values(), ids=ONCE.keys())
+@pytest.mark.parametrize(
+    "fields",
+    # Seconds each: two of them in every run of the tests.
+    [
+        pytest.param(fields, marks=[] if name in ("nha", "gla") else [pytest.mark.slow], id=name)
+        for name, fields in ONCE.items()
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_a_compiled_model_gives_the_same_loss_and_gradients(fields):
     torch._dynamo.reset()

@@ -272,6 +272,7 @@ def small_and_steady(monkeypatch):
 NARROW = ("--length", "32,80", "--window", "16", "--only", "nha,sdpa-flash,sdpa-cudnn,fla-gsa,flash-attn")
 
 
+@pytest.mark.slow
 def test_a_run_on_a_cpu(tmp_path, capsys):
     assert bench(tmp_path, *NARROW) == 0
     out, err = capsys.readouterr()
