@@ -394,7 +394,7 @@ def first_problem(problem: ValidationError, where: str, fields_at: Callable[[tup
     if error["type"] == "value_error":
         told = str(error["ctx"]["error"])
         named = told.startswith(("window ", "device ", "data ", "share ", "setting"))
-        return f"{where}: {told}" if named else f"{where}: `{place}` {told}"
+        return f"{where}: {told}" if named or not place else f"{where}: `{place}` {told}"
     if error["type"] == "missing":
         parent, _, key = place.rpartition(".")
         return f"{where}: `{parent}` lacks `{key}`: give one" if parent else f"{where}: `{key}` is missing: give one"

@@ -34,7 +34,7 @@ def write_card(model: Path, spec: HybridSpec, run: Path) -> None:
         positions=[row for row in positions if (row["stage"], row["step"]) == last],
         sources=sources,
         environment=environment,
-        apart=spec.train != "full",
+        apart=spec.train != "full" and not spec.merge,
         bytes=sum(file.stat().st_size for file in model.glob("*.safetensors")),
     )
     write_atomic(model / "README.md", text)

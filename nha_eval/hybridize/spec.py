@@ -82,6 +82,15 @@ class Distill(Stage):
     top_k: Count | None = None  # the teacher's likeliest tokens alone, and all others as one; None: the whole distribution
 
 
+class SelfText(_Strict):
+    """Documents that the base model writes itself, at temperature 1, added to the training text."""
+
+    documents: Count
+    length: Count = 1024  # tokens each, at most
+    batch: Count = 16  # at a time
+    prefix_tokens: Count | None = 16  # of the training text, that each begins with; None: from nothing
+
+
 class Heldout(_Strict):
     tokens: Count = 65_536  # of each length
     lengths: list[Count] = Field([2048], min_length=1)  # tokens
@@ -109,16 +118,18 @@ class HybridSpec(_Strict):
     lora: LoraSettings = Field(default_factory=LoraSettings)
     train_full_layers: Switch = True  # whether projections of layers with a full window are trained too, after alignment
     text: TextSpec = Field(default_factory=lambda: TextSpec(source="debian"))
+    self_text: SelfText | None = None
     align: Stage | None = None
     distill: Distill | None = None
     finetune: Stage | None = None
     heldout: Heldout = Field(default_factory=Heldout)
+    merge: Switch = False  # whether the result is a checkpoint by itself, where it would be kept apart from its base
     seed: Whole = Field(0, ge=0, lt=2**32)
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of arithmetic; weights in training are fp32; auto: bf16 on a GPU
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/hybridize-NAME
 
-    @field_validator("align", "distill", "finetune", mode="before")
+    @field_validator("align", "distill", "finetune", "self_text", mode="before")
     @classmethod
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value
@@ -140,6 +151,8 @@ class HybridSpec(_Strict):
                 raise ValueError(f"mixer attention has no slots: leave {', '.join(given)} out")
             if self.train == "gates":
                 raise ValueError("mixer attention has no gates to train: wanted is train: lora or full")
+        if self.self_text is not None and self.text.self_text is not None:
+            raise ValueError("self_text and text.self_text are both given: the first writes what the second reads; keep one")
         for stage in STAGES:
             chosen = getattr(self, stage)
             if chosen is not None and chosen.tokens < chosen.batch * self.text.length:
@@ -205,6 +218,7 @@ def _known_at(parents: tuple[Any, ...]) -> list[str]:
         "lora": LoraSettings,
         "text": TextSpec,
         "heldout": Heldout,
+        "self_text": SelfText,
     }
     named = [kinds[part] for part in parents if part in kinds]
     return list((named[-1] if named else HybridSpec).model_fields)

@@ -22,8 +22,9 @@ from rich.console import Console
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from models.adapted import GATE_PARTS, base_folder, lay_over, save_adapted
+from models.adapted import GATE_PARTS, base_folder, lay_over, load_adapted, save_adapted
 from models.modeling import NHAForCausalLM
+from models.quiet import quiet_transformers
 from nha_eval import environment
 from nha_eval.bench.machine import resolve_device
 from nha_eval.errors import UserError
@@ -35,6 +36,7 @@ from nha_eval.hybridize.student import Student, build_student, build_teacher, ma
 from nha_eval.journal import plain, write_atomic
 from nha_eval.plots import _training, render, write_bytes
 from nha_eval.text import Text, open_text
+from nha_eval.text.self_text import write_self_text
 from nha_eval.training.folder import training_folder
 from nha_eval.training.progress import Log, tensorboard
 from nha_eval.training.trainer import Steps, StepTrainer
@@ -76,7 +78,7 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
         student = build_student(spec)
         student.model.to(device)
         teacher = build_teacher(student, spec, dtype)
-        text = open_text(spec.text, _tokenizer(spec))
+        text = _text(spec, folder, teacher)
         run = Run(spec, folder, student, teacher, text, device, dtype, console)
         _record(run)
         measured = _Heldout(run)
@@ -88,6 +90,22 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
             if stage is not None:
                 first = _stage(run, name, stage, first, measured)
         return _finish(run)
+
+
+def _text(spec: HybridSpec, folder: Path, teacher: NHAForCausalLM) -> Text:
+    """The spec's text, with what the teacher writes itself among it where that is asked for."""
+    tokenizer = _tokenizer(spec)
+    text = open_text(spec.text, tokenizer)
+    own = spec.self_text
+    if own is None:
+        return text
+    path = folder / "self-text.jsonl"
+    prefixes = (
+        {} if own.prefix_tokens is None else {"prefixes": text.tokens.splits["train"], "prefix_tokens": own.prefix_tokens}
+    )
+    settings = {"documents": own.documents, "length": own.length, "batch": own.batch, "seed": spec.seed}
+    write_self_text(teacher, tokenizer, path, **settings, **prefixes)
+    return open_text(spec.text.model_copy(update={"self_text": str(path)}), tokenizer)
 
 
 def _tokenizer(spec: HybridSpec) -> Any:
@@ -295,12 +313,16 @@ def _finish(run: Run) -> Path:
     model, student = run.model, run.student
     for layer, window in enumerate(spec.windows_of(len(model.config.windows))):
         model.set_window(window, layers=[layer])
-    if spec.train == "full":
-        model.save_pretrained(out)
-        _tokenizer(spec).save_pretrained(out)
-    else:
+    if spec.train != "full":
         mark_trainable(student, spec)
-        save_adapted(model, out, base=spec.base, lora=student.lora, gate_scale=spec.gate.scale)
+        apart = run.folder / "apart" if spec.merge else out
+        save_adapted(model, apart, base=spec.base, lora=student.lora, gate_scale=spec.gate.scale)
+        if spec.merge:
+            model = load_adapted(apart)
+    if spec.train == "full" or spec.merge:
+        with quiet_transformers():
+            model.save_pretrained(out)
+        _tokenizer(spec).save_pretrained(out)
     write_card(out, spec, run.folder)
     picture = _training.draw({run.folder.name.removeprefix("hybridize-"): run.folder})
     for kind in ("svg", "png"):

@@ -127,6 +127,27 @@ def test_gates_alone_leave_all_else_as_it_was(place, tmp_path):  # noqa: F811
         assert torch.equal(made.state_dict()[name], start[name]) != moved
 
 
+def test_merged_it_is_a_checkpoint_by_itself(place, tmp_path):  # noqa: F811
+    """And computes what it does apart from its base."""
+    spec = spec_of(place, train="lora", lora={"rank": 2}, distill=False, merge=True)
+    made = hybridize(spec, tmp_path / "run")
+    assert "base_model" not in json.loads((made / "config.json").read_text()) and (made / "tokenizer.json").exists()
+    x = ids()
+    torch.testing.assert_close(load_pretrained(made)(x).logits, load_pretrained(tmp_path / "run/apart")(x).logits)
+    assert "Another base is refused" not in (made / "README.md").read_text()
+
+
+def test_text_that_the_base_writes_itself_is_trained_on(place, tmp_path):  # noqa: F811
+    own = {"documents": 4, "length": 48, "batch": 2, "prefix_tokens": 8}
+    hybridize(spec_of(place, train="gates", distill=False, self_text=own), tmp_path / "run")
+    written = (tmp_path / "run/self-text.jsonl").read_text().splitlines()
+    assert len(written) == 4
+    about = json.loads((tmp_path / "run/environment.json").read_text())["text"]
+    plain = hybrid_text(spec_of(place)).about
+    assert about["splits"]["train"]["documents"] == plain["splits"]["train"]["documents"] + 4
+    assert about["splits"]["heldout"] == plain["splits"]["heldout"]
+
+
 def test_the_card_says_what_was_done(place, tmp_path):  # noqa: F811
     made = hybridize(spec_of(place, train="lora", lora={"rank": 2}, distill=False), tmp_path / "run")
     card = (made / "README.md").read_text()
@@ -241,11 +262,13 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(place, tmp
         ({"window": "wide"}, "window 'wide': wanted is an integer >= 0"),
         ({"full_layers": [2]}, "full_layers names layer 2: wanted are indices from 0 to 1"),
         ({"windows": [8]}, "windows has 1 entries: wanted is one for each of the 2 layers"),
-        ({"windows": [8, 8], "full_layers": [1]}, "windows and full_layers are both given"),
+        ({"windows": [8, 8], "full_layers": [1]}, "yaml: windows and full_layers are both given"),
         ({"windows": "mine", "settings": {"mime": [8, 8]}}, "'mine'.*did you mean 'mime'"),
         ({"windows": "mine", "settings": {"mine": [8, 8, 8]}}, "mine.*3"),
         ({"num_slots": 300}, "num_slots"),
         ({"train": "all"}, "`train` is 'all'"),
+        ({"self_text": {"document": 4}}, "unknown key `document` in `self_text`; did you mean 'documents'"),
+        ({"self_text": {"documents": 4}, "text": {"source": "x", "self_text": "y", "length": 64}}, "are both given"),
         ({"alig": {"tokens": 5}}, "unknown key `alig`; did you mean 'align'"),
         ({"align": {"token": 5}}, "unknown key `token` in `align`; did you mean 'tokens'"),
         ({"align": {}}, "`align` lacks `tokens`"),
