@@ -90,6 +90,8 @@ def save_adapted(
         name: p.detach().to("cpu", as_dtype(dtype)).contiguous() for name, p in model.named_parameters() if p.requires_grad
     }
     save_file(tensors, folder / WEIGHTS)
+    # The library leaves it to its owner alone.
+    (folder / WEIGHTS).chmod(0o644)
     fields = {key: value for key, value in model.config.to_dict().items() if key not in ("dtype", "torch_dtype")}
     fields["base_model"] = {"name": base, "digest": weights_digest(base_folder(base))}
     layers = sorted({int(name.split(".")[2]) for name in tensors if ".lora_" in name})

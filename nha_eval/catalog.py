@@ -115,7 +115,13 @@ def describe_folder(name: str, folder: Path) -> ModelInfo:
         _add_shard(digest, shard, name)
     longest, own, least = config.get("max_position_embeddings"), own_window(config), least_windows(config, name)
     needs = _needs_of_base(name, folder) if "base_model" in config else ()
-    return ModelInfo(name, folder.resolve().name, digest.hexdigest()[:16], own, longest, needs, least)
+    return ModelInfo(name, _label(folder), digest.hexdigest()[:16], own, longest, needs, least)
+
+
+def _label(folder: Path) -> str:
+    """What tables call a checkpoint: its folder's name, or where that is `model`, as trainings leave it, the training's."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def _needs_of_base(name: str, folder: Path) -> tuple[str, ...]:

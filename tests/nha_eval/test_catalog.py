@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.assets import SMOLLM2
 from nha_eval import hub
 from nha_eval.catalog import describe, least_windows, own_window
 from nha_eval.errors import UserError
@@ -40,6 +41,23 @@ def test_the_fingerprint_is_the_weights_and_the_configuration_not_the_place(fold
     other = describe(str(moved)).fingerprint
     (moved / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 256}))
     assert len({before, other, describe(str(moved)).fingerprint}) == 3
+
+
+def test_what_a_training_left_is_called_after_it(folder, tmp_path):
+    made = tmp_path / "hybridize-mine" / "model"
+    made.parent.mkdir()
+    folder.rename(made)
+    assert describe(str(made)).label == "hybridize-mine"
+
+
+def test_a_checkpoint_kept_apart_needs_what_its_base_needs(folder):
+    config = json.loads((folder / "config.json").read_text())
+    for name, needs in (("smollm2-135m", (SMOLLM2.name,)), ("some/where", ())):
+        (folder / "config.json").write_text(json.dumps({**config, "base_model": {"name": name, "digest": "0"}}))
+        assert describe(str(folder)).needs == needs
+    (folder / "config.json").write_text(json.dumps({**config, "base_model": 3}))
+    with pytest.raises(UserError, match=r"base_model in config.json is 3; wanted a name and a digest"):
+        describe(str(folder))
 
 
 def test_large_weights_are_sampled(folder, monkeypatch):
