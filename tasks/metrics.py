@@ -30,6 +30,17 @@ def string_match_part(doc: dict, results: list) -> dict[str, float]:
     return {"string_match_part": float(any(_found(doc, results)))}
 
 
+def copied(doc: dict, results: list) -> dict[str, float]:
+    """The share of the words of `doc["answers"][0]` that the generated text has at their very places, ignoring case.
+
+    >>> copied({"answers": ["A thin door lay there"]}, [" A thin gate lay"])
+    {'copied': 0.6}
+    """
+    generated = results[0][0] if isinstance(results[0], list) else results[0]
+    wanted, found = doc["answers"][0].casefold().split(), generated.casefold().replace(",", " ").split()
+    return {"copied": sum(a == b for a, b in zip(wanted, found, strict=False)) / len(wanted)}
+
+
 def _found(doc: dict, results: list) -> list[bool]:
     generated = results[0]
     if isinstance(generated, list):
