@@ -31,13 +31,13 @@ def string_match_part(doc: dict, results: list) -> dict[str, float]:
 
 
 def copied(doc: dict, results: list) -> dict[str, float]:
-    """The share of the words of `doc["answers"][0]` that the generated text has at their very places, ignoring case.
+    """The share of the words of `doc["answers"][0]` that the generated text has at their very places, ignoring case and commas.
 
-    >>> copied({"answers": ["A thin door lay there"]}, [" A thin gate lay"])
+    >>> copied({"answers": ["ocean, yellow, button, harbor, tree"]}, [" ocean, yellow, ribbon, harbor."])
     {'copied': 0.6}
     """
     generated = results[0][0] if isinstance(results[0], list) else results[0]
-    wanted, found = doc["answers"][0].casefold().split(), generated.casefold().replace(",", " ").split()
+    wanted, found = (text.casefold().replace(",", " ").split() for text in (doc["answers"][0], generated.rstrip(". ")))
     return {"copied": sum(a == b for a, b in zip(wanted, found, strict=False)) / len(wanted)}
 
 

@@ -1,35 +1,39 @@
-"""Copying: a sentence of the text is given once more, and the one that followed it is wanted. Sentences are filler, drawn from
-word lists, so that the next one can be found in the text and nowhere else.
+"""Copying: lists of words stand in filler text; the beginning of one is given again, and how it goes on is wanted.
 
-    ... The dry lake shone near the old gate until noon. A thin door lay behind the green hill for years. The cold ...
+No word stands in two lists, so that the last word given says where to go on; which words a list has is drawn at random, so that
+the text alone tells the next one. A list begun is what SmolLM2-135M copies: asked for the sentence after one of the filler, it
+makes up another.
 
-    The dry lake shone near the old gate until noon.  ->  A thin door lay behind the green hill for years
+    ... A thin door lay near the gate for years. apple, castle, ribbon, tunnel, ocean, yellow, button, harbor. The old ...
+
+    apple, castle, ribbon, tunnel,  ->  ocean, yellow, button, harbor
 """
 
 import numpy as np
 
-from tasks.counting import count_tokens
-from tasks.filler import filler_sentence, spread
+from tasks.filler import pick_distinct, spread
 from tasks.synthetic import Context, Question
+from tasks.synthetic.needle import PLACES, WORDS
 
 MIN_LENGTH = 256
 NEEDS: tuple[str, ...] = ()
 
+GIVEN, WANTED = 9, 6  # words of a list
+_TAIL = 3 * (GIVEN + WANTED)  # tokens of a list, at most
+
 
 def build(rng: np.random.Generator, length: int, questions: int) -> Context:
-    """`questions` sentences at evenly spread depths, each asked by the sentence before it."""
-    pairs = []
-    while len(pairs) < questions:
-        pair = filler_sentence(rng), filler_sentence(rng)
-        # A beginning or an answer that stood twice could be gone on with in two ways.
-        if len({*pair, *(sentence for other in pairs for sentence in other)}) == 2 * len(pairs) + 2:
-            pairs.append(pair)
-    tail = max(count_tokens(f"{first} {second}") for first, second in pairs)
-    while True:
-        text = spread(rng, [f"{first} {second}" for first, second in pairs], length - tail)
-        if all(text.text.count(sentence) == 1 for pair in pairs for sentence in pair):
-            break
-    asked = []
-    for (first, second), depth in zip(pairs, text.depths, strict=True):
-        asked.append(Question(f"\n\n{first}", [second.rstrip(".")], depth, text.after(first)))
+    """`questions` lists at evenly spread depths, each asked once; ValueError where there are not words enough for so many."""
+    words = [*WORDS, *PLACES]
+    most = len(words) // (GIVEN + WANTED)
+    if questions > most:
+        raise ValueError(f"copy: {questions} questions asked, at most {most} possible")
+    drawn = pick_distinct(rng, words, questions * (GIVEN + WANTED))
+    lists = [drawn[i::questions] for i in range(questions)]
+    begun, ends = ([", ".join(own[part]) for own in lists] for part in (slice(GIVEN), slice(GIVEN, None)))
+    text = spread(rng, [f"{begin}, {end}." for begin, end in zip(begun, ends, strict=True)], length - _TAIL)
+    asked = [
+        Question(f"\n\n{begin},", [end], depth, text.after(f"{begin},"))
+        for begin, end, depth in zip(begun, ends, text.depths, strict=True)
+    ]
     return Context(text.text, asked)
