@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import initialization
 
 from kernels import gated_delta_attention
 from models.batch import Batch
@@ -77,7 +78,7 @@ class Mixer(RecurrentMixer):
 @torch.no_grad()
 def start_decays(a_log: Tensor, dt_bias: Tensor) -> None:
     """A_log and dt_bias [H] as Mamba-2 and Gated DeltaNet start them: A uniform in (0, 16), softplus(dt_bias) log-uniform in
-    (0.001, 0.1)."""
-    a_log.copy_(torch.empty_like(a_log).uniform_(1e-3, 16).log())
+    (0.001, 0.1). What was read from a checkpoint stays."""
+    initialization.copy_(a_log, torch.empty_like(a_log).uniform_(1e-3, 16).log())
     step = torch.empty_like(dt_bias).uniform_(-6.9078, -2.3026).exp()
-    dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
+    initialization.copy_(dt_bias, step + torch.log(-torch.expm1(-step)))
