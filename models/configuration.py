@@ -15,6 +15,7 @@ EMPTY_SLOTS = ("mask", "sink")
 GATE_ACTIVATIONS = ("sigmoid", "softmax")
 SLOT_LOGITS = (None, "bias", "scale", "both")
 ACTIVATIONS = (None, "silu")
+FUSIONS = ("softmax", "sum")
 # Fields that count something, and the least that each can be.
 SIZES = {
     "num_hidden_layers": 1,
@@ -75,6 +76,9 @@ class NHAConfig(LlamaConfig):
     slot_overlap: bool = False
     # "mask" or "sink", as in kernels.nha_attention.
     empty_slots: str = "mask"
+    # What makes one of the slots and the window: "softmax", one over both, as published; or "sum", for comparison: a softmax
+    # over each, weighed by a share that each head learns (from one half). With "sum" there is no cache.
+    fusion: str = "softmax"
     # Weight in the training loss of the slots' share of each query's attention (0: none), and the share that is wanted, in
     # (0, 1]: the cross-entropy of sigmoid(lse_slots - lse_window), the window's side held fixed (2026 rewrite of the layer).
     aux_loss: float = 0.0
@@ -127,6 +131,7 @@ class NHAConfig(LlamaConfig):
             ("empty_slots", EMPTY_SLOTS),
             ("gate_activation", GATE_ACTIVATIONS),
             ("slot_logits", SLOT_LOGITS),
+            ("fusion", FUSIONS),
             *((name, ACTIVATIONS) for name in ("feature_map", "value_activation", "output_activation")),
         ):
             if getattr(self, name) not in known:
@@ -136,6 +141,8 @@ class NHAConfig(LlamaConfig):
             raise ValueError(f"aux_loss is {self.aux_loss}; wanted a weight >= 0")
         if not 0 < self.aux_loss_target <= 1:
             raise ValueError(f"aux_loss_target is {self.aux_loss_target}; wanted a share in (0, 1]")
+        if self.fusion == "sum" and self.aux_loss:
+            raise ValueError("aux_loss is of one softmax over slots and window; wanted 0 where fusion is 'sum'")
         if self.num_attention_heads % self.num_key_value_heads:
             heads = f"{self.num_attention_heads} query and {self.num_key_value_heads} key-value heads"
             raise ValueError(f"{heads}; wanted the first to be a multiple of the second")

@@ -92,6 +92,10 @@ class NHAPreTrainedModel(PreTrainedModel):
         itemsize = torch.empty((), dtype=self.dtype).element_size()
         return sum(layer.self_attn.state_bytes(batch_size, length, itemsize) for layer in self.decoder_layers)
 
+    def state_elements(self, length: int) -> int:
+        """Numbers of the state of one sequence after `length` tokens, over all layers, as `models.mixers` counts them."""
+        return sum(layer.self_attn.state_elements(length) for layer in self.decoder_layers)
+
 
 @dataclass
 class NHAModelOutput(BaseModelOutputWithPast):

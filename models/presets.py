@@ -94,6 +94,7 @@ SIZES = {
         "mixer_options": {"gated_deltanet": {"num_heads": 4, "head_dim": 256}, "mamba2": {"expand": 1.3125}},
     },
 }
+SPECIAL_TOKENS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
 # Forms of the pretrained SmolLM2-135M: (mixer, window).
 PRETRAINED = {
     "smollm2-135m": ("attention", None),
@@ -132,18 +133,39 @@ def preset_config(name: str) -> NHAConfig:
     pattern, _, size = name.rpartition("-")
     if pattern not in [*PATTERNS, *HYBRIDS] or size not in SIZES:
         raise ValueError(f"no preset to train from scratch is called {name!r}; {_nearest(name)}")
+    return pattern_config(pattern, SIZES[size] | SPECIAL_TOKENS)
+
+
+def pattern_names() -> list[str]:
+    """The patterns of mixers that there are."""
+    return [*PATTERNS, *HYBRIDS]
+
+
+def pattern_config(pattern: str, sizes: dict, **changes) -> NHAConfig:
+    """A pattern at sizes of one's own: fields of NHAConfig, `slots_intermediate_size` among them where layers with slots have a
+    feed-forward of another width. `changes` override what the pattern sets; `window` is of its layers that have one.
+
+    Raises ValueError for a pattern that there is none of, a window for mixers without one, and what NHAConfig refuses.
+    """
+    if pattern not in pattern_names():
+        near = get_close_matches(str(pattern), pattern_names(), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"patterns: {', '.join(pattern_names())}"
+        raise ValueError(f"no pattern is called {pattern!r}; {hint}")
     mixer, window, settings = PATTERNS[HYBRIDS.get(pattern, pattern)]
-    fields = dict(SIZES[size])
+    window = changes.pop("window", window)
+    fields = dict(sizes)
     narrower = fields.pop("slots_intermediate_size", fields["intermediate_size"])
     if mixer in ("nha", "gsa"):
-        fields |= SLOT_LAYER | settings | {"intermediate_size": narrower, "num_slots": fields["num_slots"]}
+        own = {"num_slots": fields["num_slots"]} if "num_slots" in fields else {}
+        fields |= SLOT_LAYER | settings | {"intermediate_size": narrower} | own
     layers = fields["num_hidden_layers"]
     # A model too short for an eighth has its last layer full.
     full = (range(FULL_EVERY - 1, layers, FULL_EVERY) or [layers - 1]) if pattern in HYBRIDS else ()
     mixers = ["attention" if i in full and mixer != "nha" else mixer for i in range(layers)]
     windows = [None if i in full else window for i in range(layers)]
-    fields["mixer_options"] = {name: options for name, options in fields["mixer_options"].items() if name in mixers}
-    return NHAConfig(mixers=mixers, windows=windows, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, **fields)
+    options = fields.pop("mixer_options", {})
+    fields["mixer_options"] = {name: chosen for name, chosen in options.items() if name in mixers}
+    return NHAConfig(mixers=mixers, windows=windows, **(fields | changes))
 
 
 def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32") -> LoadedModel:

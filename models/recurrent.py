@@ -79,6 +79,10 @@ class RecurrentMixer(nn.Module):
         weight = next(self.parameters())
         return resolve_backend("auto", weight.device, weight.dtype)
 
+    def state_elements(self, length: int) -> int:
+        """As of `models.mixers`: the matrices, and the inputs that convolutions keep."""
+        return math.prod(self.state_shape) + (self.conv_size - 1) * self.conv_channels
+
     def state_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of the cache; it does not depend on `length`."""
         heads, key_dim, value_dim = self.state_shape

@@ -7,6 +7,8 @@ A file defines `Mixer`, a module built as `Mixer(config, layer_idx)` and called 
     new_cache(rows): an empty cache layer (`models.cache_layers`), of fixed shapes where `rows` is not None.
     has_window: whether `config.windows` applies to it; a mixer with one has the attribute `window`.
     state_bytes(batch_size, length, itemsize): bytes of its cache after `length` tokens.
+    state_elements(length): numbers that hold what was read, by which mixers are compared: keys and values, slots, matrices,
+        convolution inputs; no gates, angles or counts, and whatever their dtype.
     backend(): the operator's backend or library that it runs on as it is now; records carry it.
 """
 

@@ -58,6 +58,11 @@ class FullAttention(HeadProjections):
         out = torch.cat([attend(*part, is_causal=True) for part in zip(*packed, strict=True)], 2)
         return batch.spread(out.transpose(1, 2))
 
+    def state_elements(self, length: int) -> int:
+        """As of `models.mixers`: the keys and values that the window reaches."""
+        held = length if self.window is None else min(length, self.window)
+        return 2 * self.heads * self.head_dim * held
+
     def all_keys_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of every key and value of `length` tokens."""
         return 2 * batch_size * self.heads * self.head_dim * length * itemsize

@@ -14,6 +14,10 @@ class Mixer(GatedSlots):
 
     has_window = False
 
+    @staticmethod
+    def sums(config) -> bool:
+        return False
+
     def new_cache(self, rows: Rows | None = None) -> RingLayer:
         return RingLayer(rows is not None)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization
 
-from kernels import nha_attention
+from kernels import nha_attention, sliding_window_attention
 from kernels.nha.op import resolve_backend
 from models.batch import Batch
 from models.layers import ACTIVATIONS
@@ -73,10 +73,18 @@ class GatedSlots(FullAttention):
         self.feature_map = ACTIVATIONS[config.feature_map]() if config.feature_map else None
         self.slot_delay = 0 if config.slot_overlap else None
         self.empty_slots, self.aux_loss_target = config.empty_slots, config.aux_loss_target
+        self.slots_share = nn.Parameter(torch.zeros(self.query_heads)) if self.sums(config) else None
+
+    @staticmethod
+    def sums(config) -> bool:
+        """Whether slots and window are weighed by a share that is learnt, in the place of one softmax."""
+        return config.fusion == "sum"
 
     def start_gate(self) -> None:
         """Sets the gate's bias, and what is learnt of the slots' logits, where the configuration starts them; what was read
         from a checkpoint stays."""
+        if self.slots_share is not None:
+            initialization.zeros_(self.slots_share)
         if self.slot_logits is not None:
             self.slot_logits.start()
         if self.g_proj.bias is None:
@@ -127,6 +135,10 @@ class GatedSlots(FullAttention):
             "cu_seqlens": batch.cu_seqlens,
             "state": None if cache is None else cache.state,
         }
+        if self.slots_share is not None and window > 0:
+            if cache is not None:
+                raise ValueError("fusion 'sum' is for training and scoring, and keeps no cache; wanted use_cache=False")
+            return batch.spread(self.sum_of_parts(q, k, v, g, window, inputs))
         if self.observer is not None:
             self.observe(q, k, v, g, window, inputs)
         out, state, *parts = nha_attention(
@@ -147,6 +159,19 @@ class GatedSlots(FullAttention):
             batch.aux_losses.append(share_loss(*parts[0], self.aux_loss_target))
         return batch.spread(out)
 
+    def sum_of_parts(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, window: int, inputs: dict) -> Tensor:
+        """A softmax over the slots and one over the window, weighed by the head's share; the window's alone as long as the
+        slots are empty. Shapes as in `nha_attention`, [B, T, HQ, K].
+        """
+        delay = window if self.slot_delay is None else self.slot_delay
+        packed = {"cu_seqlens": inputs["cu_seqlens"], "scale": self.scale}
+        near, _ = sliding_window_attention(q, k, v, window, rotary=inputs["rotary"], **packed)
+        names = ("slot_q", "slot_bias", "slot_k", "empty_slots")
+        apart = {**{name: inputs[name] for name in names}, **packed, "slot_delay": delay}
+        far, _, (reached, _) = nha_attention(q, k, v, g, 0, **apart, return_lse=True)
+        share = torch.where(reached.isfinite(), self.slots_share.sigmoid(), 0.0)[..., None].to(near.dtype)
+        return near + share * (far - near)
+
     @torch.no_grad()
     def observe(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, window: int, inputs: dict) -> None:
         """Hands the observer the log-sum-exps of a call of the operator."""
@@ -158,6 +183,12 @@ class GatedSlots(FullAttention):
     def operator_backend(self) -> str:
         """What `nha_attention` runs on for this layer's weights."""
         return resolve_backend("auto", self.g_proj.weight.device, self.g_proj.weight.dtype)
+
+    def state_elements(self, length: int) -> int:
+        """As of `models.mixers`: slots and the window's keys and values; all of these where the window is None."""
+        window = self.window if self.has_window else 0
+        held = length if window is None else self.slots + min(length, window)
+        return 2 * self.heads * self.head_dim * held
 
     def state_bytes_at(self, window: int, batch_size: int, length: int, itemsize: int) -> int:
         """Bytes of an NHAState: slots in fp32, the ring's tokens (k, v, decays, angles, mapped keys) in `itemsize`."""
