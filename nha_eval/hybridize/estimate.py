@@ -12,9 +12,7 @@ that one is bound by launches instead and takes longer.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +24,11 @@ from models.configuration import NHAConfig
 from models.convert import FAMILIES, OWN_FIELDS, read_config
 from models.errors import ModelUnavailable
 from models.modeling import NHAForCausalLM
-from nha_eval.environment import ROOT
 from nha_eval.errors import UserError
+from nha_eval.hybridize.objectives import CHUNK
 from nha_eval.hybridize.spec import STAGES, HybridSpec
+from nha_eval.training.flops import GPUS, forward_flops, full_windows, kept_bytes, measured_rate
 
-GPUS = 8
 # Bases whose weights may be out of reach, by what their config.json says.
 KNOWN = {
     "meta-llama/Meta-Llama-3-8B": {
@@ -136,24 +134,6 @@ def _layer(name: str) -> int | None:
     return int(parts[2]) if parts[1] == "layers" else None
 
 
-def forward_flops(config: NHAConfig, counts: dict[str, int], length: int, of: str = "") -> float:
-    """FLOPs a token of one forward pass: of the weights whose names hold `of`, and of attention. `counts`: weights by name."""
-    matrices = sum(n for name, n in counts.items() if of in name and name.endswith(".weight") and "norm" not in name)
-    if not of:
-        # The embedding is a look-up; tied or not, the head's product is one of its size.
-        embedding = counts["model.embed_tokens.weight"]
-        matrices += (embedding if config.tie_word_embeddings else 0) - embedding
-    met = 0.0
-    for mixer, window in zip(config.mixers, config.windows, strict=True):
-        if window is None or window >= length:
-            met += length / 2
-        else:
-            # Each token is met by queries as part of slots, and enters them once a key-value head.
-            share = config.num_key_value_heads / config.num_attention_heads
-            met += window + (config.num_slots * (1 + share) if mixer == "nha" else 0)
-    return 2.0 * matrices + 4.0 * met * config.num_attention_heads * config.head_dim
-
-
 def _flops_of_token(name: str, spec: HybridSpec, config: NHAConfig, counts: dict[str, int], trainable: int) -> float:
     length = spec.text.length
     # Its gates take no part in what it computes; a window of None counts it as full attention.
@@ -165,53 +145,13 @@ def _flops_of_token(name: str, spec: HybridSpec, config: NHAConfig, counts: dict
     return (teacher if name == "distill" else 0.0) + 2 * student + 2.0 * trainable
 
 
-def full_windows(config: NHAConfig) -> NHAConfig:
-    """The same model with every window full."""
-    fields = {key: value for key, value in config.to_dict().items() if key not in OWN_FIELDS}
-    return NHAConfig(**{**fields, "windows": None})
-
-
 def _gpu_bytes(name: str, spec: HybridSpec, config: NHAConfig, parameters: int, trainable: int, micro: int, gpus: int) -> float:
     shared = (4 * parameters + 12 * trainable) / gpus
     teacher = 2 * parameters if name != "finetune" else 0
     tokens = micro * spec.text.length
-    heads = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
-    gates = config.num_key_value_heads * config.num_slots
-    mixer = tokens * 2 * (2 * config.hidden_size + 2 * heads + gates)
-    feed_forward = tokens * 2 * (2 * config.hidden_size + 3 * config.intermediate_size)
-    kept = config.num_hidden_layers * (mixer + (0 if name == "align" else feed_forward))
-    logits = 0 if name == "align" else 3 * min(tokens, 2048) * config.vocab_size * 4
+    kept = kept_bytes(config, tokens, feed_forward=name != "align")
+    logits = 0 if name == "align" else 3 * min(tokens, CHUNK) * config.vocab_size * 4
     return shared + teacher + kept + logits
-
-
-def measured_rate(folder: Path = ROOT / "results" / "reference") -> tuple[float | None, str | None]:
-    """(FLOP/s a GPU, where from) of the largest NHA model that `bench model` has trained, at its longest length without oom."""
-    best: tuple[float, str] | None = None
-    for path in sorted(folder.glob("bench-model-*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [r for r in csv.DictReader(file) if r["phase"] == "train" and r["status"] == "ok" and r["model"] == "nha"]
-        for row in rows:
-            rate = _rate_of(row)
-            if rate is not None and (best is None or rate > best[0]):
-                best = rate, f"{path.name}: {row['model']} {row['size']}, {row['length']} tokens, {row['device']}"
-    return best or (None, None)
-
-
-def _rate_of(row: dict[str, str]) -> float | None:
-    from models.presets import preset_config
-
-    try:
-        config = preset_config(f"{row['model']}-{row['size']}")
-        windows = [None if row["window"] == "full" else int(row["window"])] * config.num_hidden_layers
-        fields = {key: value for key, value in config.to_dict().items() if key not in OWN_FIELDS}
-        config = NHAConfig(**{**fields, "windows": windows})
-        length, rate = int(row["length"]), float(row["tokens_per_s"])
-    except ValueError:
-        return None
-    with torch.device("meta"):
-        counts = {name: p.numel() for name, p in NHAForCausalLM(config).named_parameters()}
-    # A training step of all weights: forward, and twice that backward; checkpointing's second forward is no progress.
-    return 3 * forward_flops(config, counts, length) * rate
 
 
 def show(name: str, spec: HybridSpec, found: Estimate, gpus: int = GPUS, console: Console | None = None) -> None:

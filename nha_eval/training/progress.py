@@ -17,12 +17,21 @@ COLUMNS = ["stage", "step", "tokens", "loss", "learning_rate", "grad_norm", "tok
 class Log(TrainerCallback):
     """Writes train.csv, a row a log, and shows the same with the time left.
 
-    tokens: of a step; before: those that earlier stages have seen. Rows beyond a step that a broken run goes on from are
-    dropped.
+    tokens: of a step, over all devices. flops: of a token, forward and backward; with it the line tells the FLOP/s, and their
+    share of `peak`, those of all devices at best. Rows beyond a step that a broken run goes on from are dropped.
     """
 
-    def __init__(self, stage: str, path: Path, tokens: int, console: Console | None = None):
-        self.stage, self.path, self.tokens = stage, path, tokens
+    def __init__(
+        self,
+        stage: str,
+        path: Path,
+        tokens: int,
+        console: Console | None = None,
+        *,
+        flops: float | None = None,
+        peak: float | None = None,
+    ):
+        self.stage, self.path, self.tokens, self.flops, self.peak = stage, path, tokens, flops, peak
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._since: tuple[int, float] | None = None
 
@@ -48,8 +57,14 @@ class Log(TrainerCallback):
         left = (state.max_steps - state.global_step) * self.tokens / rate
         self.console.print(
             f"{self.stage} {state.global_step}/{state.max_steps}: loss {float(logs['loss']):.4f}, {rate:,.0f} tokens/s, "
-            f"{duration(left)} left"
+            f"{self._arithmetic(rate)}{duration(left)} left"
         )
+
+    def _arithmetic(self, rate: float) -> str:
+        if self.flops is None:
+            return ""
+        share = "" if self.peak is None else f" ({rate * self.flops / self.peak:.0%} of peak)"
+        return f"{rate * self.flops / 1e12:.3g} TFLOP/s{share}, "
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -32,6 +32,10 @@ WEIGHTS = "model.safetensors"
 DIVERGED = 10.0
 
 
+class Diverged(MachineError):
+    """The loss is no number any more, or has grown without end."""
+
+
 @dataclass(frozen=True)
 class Steps:
     """How a training goes. `rates`: the learning rate of parameters by a part of their name, the first that fits; "" is all."""
@@ -45,12 +49,14 @@ class Steps:
     weight_decay: float = 0.0
     clip: float = 1.0
     betas: tuple[float, float] = (0.9, 0.95)
-    save_every: int = 200  # steps
+    save_every: int | None = 200  # steps; None: no checkpoint is written
     log_every: int = 10  # steps
     seed: int = 0
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     compile: bool = field(default=False)
+    # Losses below this count as no lower in telling divergence: near 0 noise is many times the lowest.
+    least_loss: float = 0.0
 
 
 def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
@@ -68,8 +74,8 @@ def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
         "max_grad_norm": steps.clip,
         "logging_steps": steps.log_every,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps",
-        "save_steps": steps.save_every,
+        "save_strategy": "no" if steps.save_every is None else "steps",
+        "save_steps": steps.save_every or steps.count,
         "save_total_limit": 2,
         "bf16": steps.dtype == torch.bfloat16,
         "use_cpu": steps.device == "cpu",
@@ -95,7 +101,8 @@ def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
 class StepTrainer(Trainer):
     """Trains what takes gradients of `objective`, a module called with a batch's tensors that gives the loss.
 
-    `data`: a map dataset whose order is the training's. `before_step(step)` is called before each optimizer step.
+    `data`: a map dataset whose order is the training's. `before_step(step)` is called before each optimizer step; `collator`
+    makes a batch of what `data` gives for its items.
     """
 
     def __init__(
@@ -107,6 +114,7 @@ class StepTrainer(Trainer):
         *,
         callbacks: list[TrainerCallback] | None = None,
         before_step: Callable[[int], None] | None = None,
+        collator: Callable[[Any], dict[str, torch.Tensor]] = default_data_collator,
     ):
         self.steps, self.folder, self.before_step = steps, folder, before_step
         self.trained = {name for name, p in objective.named_parameters() if p.requires_grad}
@@ -117,7 +125,7 @@ class StepTrainer(Trainer):
                 model=objective,
                 args=training_arguments(steps, folder),
                 train_dataset=data,
-                data_collator=default_data_collator,
+                data_collator=collator,
                 callbacks=callbacks,
             )
         # Its own line a log would stand beside those of the callbacks.
@@ -126,7 +134,7 @@ class StepTrainer(Trainer):
                 self.remove_callback(callback)
 
     def run(self) -> None:
-        """All steps that are left. Raises MachineError where the loss is no number any more, or grows without end."""
+        """All steps that are left. Raises Diverged where the loss is no number any more, or grows without end."""
         last = last_whole(self.folder)
         with quiet_transformers():
             self.train(resume_from_checkpoint=None if last is None else str(last))
@@ -165,9 +173,9 @@ class StepTrainer(Trainer):
         if "loss" in logs:
             self._check_finite()
             loss = float(logs["loss"])
-            self._lowest = min(self._lowest, loss)
+            self._lowest = max(min(self._lowest, loss), self.steps.least_loss)
             if loss > DIVERGED * self._lowest:
-                raise MachineError(
+                raise Diverged(
                     f"the loss has grown from {self._lowest:.3g} to {loss:.3g} at step {self.state.global_step}: the training "
                     f"diverged; {self._kept()}: give a lower learning rate"
                 )
@@ -175,7 +183,7 @@ class StepTrainer(Trainer):
 
     def _check_finite(self) -> None:
         if self._finite is not None and not bool(self._finite):
-            raise MachineError(
+            raise Diverged(
                 f"the loss is no finite number at step {self.state.global_step}; {self._kept()}: give a lower learning rate"
             )
 

@@ -8,9 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import NHAForCausalLM
 from models.presets import preset_config
 from nha_eval import cli
-from nha_eval.hybridize.estimate import estimate, forward_flops, measured_rate
+from nha_eval.hybridize.estimate import estimate
 from nha_eval.hybridize.spec import read_hybrid_spec, spec_names
 from nha_eval.hybridize.student import build_student
+from nha_eval.training.flops import forward_flops, measured_rate
 
 
 @pytest.mark.parametrize(
@@ -63,12 +64,12 @@ def test_shipped_specs_can_be_estimated(capsys):
 
 
 def test_a_rate_is_read_out_of_the_table(tmp_path):
-    assert measured_rate(tmp_path) == (None, None)
+    assert measured_rate(folder=tmp_path) == (None, None)
     row = "phase,status,model,size,window,length,tokens_per_s,device\ntrain,ok,nha,tiny,64,512,1000,a GPU\n"
     (tmp_path / "bench-model-x.csv").write_text(
         row + "train,oom,nha,tiny,64,512,9000,a GPU\ntrain,ok,gsa,tiny,full,512,9000,a GPU\n"
     )
-    rate, source = measured_rate(tmp_path)
+    rate, source = measured_rate(folder=tmp_path)
     config = preset_config("nha-tiny")
     with torch.device("meta"):
         counts = {name: p.numel() for name, p in NHAForCausalLM(config).named_parameters()}
