@@ -1,0 +1,196 @@
+"""The trainings of an MQAR sweep: which there are, what model each has, and what it is called.
+
+[cell for cell in rate_cells(spec)]; seed_cells(spec, {("near", 0): 3e-3, ...})
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+from models.configuration import NHAConfig
+from models.mixers import mixer_class
+from models.presets import HYBRIDS, PATTERNS, pattern_config, pattern_names
+from nha_eval.errors import UserError, nearest
+from nha_eval.training.mqar.spec import Model, MqarSpec, Task
+
+# What of a spec decides one training, beside its task, model, rate and seed.
+_SHARED = (
+    *("vocabulary", "power", "random_filler", "data_seed", "selection_examples", "test_examples", "layers", "tie_embeddings"),
+    *("initializer_range", "epochs", "batch", "warmup", "schedule", "weight_decay", "clip", "select_every", "stop_at"),
+    *("device", "dtype"),
+)
+OWN = "own"  # in the place of a window: the pattern's
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One model of the sweep. window: tokens, "full" or "own"; slots, slot_overlap: None for the pattern's."""
+
+    mixer: str
+    d_model: int
+    heads: int
+    window: int | str
+    slots: int | None
+    fusion: str
+    slot_overlap: bool | None
+    empty_slots: str
+    options: tuple[tuple[str, Any], ...]
+    test_windows: tuple[int | str, ...] = ()
+
+    @property
+    def variant(self) -> str:
+        """What is not as published, as text; empty where all is."""
+        found = [f"fusion={self.fusion}"] if self.fusion != "softmax" else []
+        found += [] if self.slot_overlap is None else [f"overlap={str(self.slot_overlap).lower()}"]
+        found += [f"empty_slots={self.empty_slots}"] if self.empty_slots != "mask" else []
+        return " ".join([*found, *(f"{key}={value}" for key, value in self.options)])
+
+    @property
+    def label(self) -> str:
+        """For people: `nha d=64 heads=2 w=16 slots=16`."""
+        found = [self.mixer, f"d={self.d_model}", f"heads={self.heads}"]
+        found += [] if self.window == OWN else [f"w={self.window}"]
+        found += [] if self.slots is None else [f"slots={self.slots}"]
+        return " ".join([*found, *([self.variant] if self.variant else [])])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: `number` is that of its shape. tested: whether it is measured on the test split too."""
+
+    task: Task
+    number: int
+    shape: Shape
+    rate: float
+    seed: int
+    tested: bool
+
+    def id(self, spec: MqarSpec) -> str:
+        """A name of its own for all that decides its result."""
+        shared = {key: value for key, value in spec.settings().items() if key in _SHARED}
+        own = {"task": self.task.model_dump(mode="json"), "shape": asdict(self.shape), "rate": self.rate, "seed": self.seed}
+        text = json.dumps([shared, own, self.tested], sort_keys=True)
+        return f"{self.shape.mixer}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def shapes(spec: MqarSpec) -> list[Shape]:
+    """Every model of the sweep. Raises UserError for one that cannot be made."""
+    found = [shape for model in spec.models for shape in _crossed(model)]
+    for shape in found:
+        mqar_config(spec, shape, spec.tasks[0].longest)
+    return found
+
+
+def _crossed(model: Model) -> Iterator[Shape]:
+    if model.mixer not in pattern_names():
+        raise UserError(f"no mixer to train is called {model.mixer!r}; {nearest(model.mixer, pattern_names(), what='mixers')}")
+    mixer, own, _ = PATTERNS[HYBRIDS.get(model.mixer, model.mixer)]
+    slotted = {"slots": model.slots, "slot_overlap": model.slot_overlap}
+    given = [name for name, value in slotted.items() if value is not None]
+    given += [name for name, plain in (("fusion", ["softmax"]), ("empty_slots", ["mask"])) if getattr(model, name) != plain]
+    if mixer not in ("nha", "gsa") and given:
+        raise UserError(f"models: mixer {model.mixer} has no slots: leave {', '.join(given)} out")
+    # A hybrid's full layers keep all keys, and those of transformer++ are told apart from swa by their window alone.
+    movable = mixer_class(mixer).has_window and own is not None
+    if not movable and (model.windows or model.test_windows):
+        raise UserError(f"models: mixer {model.mixer} has no window to set: leave windows and test_windows out")
+    slots = model.slots or [64 if mixer in ("nha", "gsa") else None]
+    crossed = product(
+        model.d_model, model.heads, model.windows or [OWN], slots, model.fusion, model.slot_overlap or [None],
+        model.empty_slots, model.options,
+    )  # fmt: skip
+    for d_model, heads, window, count, fusion, overlap, empty, options in crossed:
+        chosen = tuple(sorted(options.items()))
+        yield Shape(
+            model.mixer, d_model, heads, window, count, fusion, overlap, empty, chosen, tuple(model.test_windows)
+        )  # fmt: skip
+
+
+def mqar_config(spec: MqarSpec, shape: Shape, longest: int) -> NHAConfig:
+    """The model of a shape for sequences of up to `longest` tokens. Raises UserError, naming the shape, where there is none."""
+    mixer, *_ = PATTERNS[HYBRIDS.get(shape.mixer, shape.mixer)]
+    width = shape.d_model // shape.heads
+    # A head of the recurrent mixers is as wide as one of attention, but for gla, whose keys are half of the hidden size.
+    defaults = {
+        "gla": {"num_heads": shape.heads},
+        "gated_deltanet": {"num_heads": shape.heads, "head_dim": width, "expand_v": 1.0},
+        "mamba2": {"head_dim": width, "state_size": width},
+    }
+    sizes = {
+        "hidden_size": shape.d_model,
+        "intermediate_size": 0,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": shape.heads,
+        "vocab_size": spec.vocabulary,
+        "max_position_embeddings": longest,
+        "tie_word_embeddings": spec.tie_embeddings,
+        "initializer_range": spec.initializer_range,
+        "mixer_options": {mixer: defaults[mixer] | dict(shape.options)} if mixer in defaults else {},
+    }
+    changes: dict[str, Any] = {} if shape.window == OWN else {"window": None if shape.window == "full" else shape.window}
+    if mixer in ("nha", "gsa"):
+        changes |= {"num_slots": shape.slots, "empty_slots": shape.empty_slots, "fusion": shape.fusion}
+        if shape.slot_overlap is not None:
+            changes["slot_overlap"] = shape.slot_overlap
+    if shape.d_model % shape.heads or (shape.options and mixer not in defaults):
+        why = f"{mixer} takes no options" if shape.options and mixer not in defaults else "d_model is no multiple of its heads"
+        raise UserError(f"models: {shape.label} cannot be made: {why}")
+    try:
+        config = pattern_config(shape.mixer, sizes, **changes)
+        _check_mixers(config)
+    except ValueError as problem:
+        raise UserError(f"models: {shape.label} cannot be made: {problem}") from problem
+    return config
+
+
+def _check_mixers(config: NHAConfig) -> None:
+    import torch
+
+    # Mixers refuse options when they are built.
+    with torch.device("meta"):
+        for layer, mixer in enumerate(config.mixers):
+            mixer_class(mixer)(config, layer)
+
+
+def rate_cells(spec: MqarSpec) -> list[Cell]:
+    """The trainings that choose the rate; none where there is one rate."""
+    if len(spec.rates) == 1:
+        return []
+    found = shapes(spec)
+    return [
+        Cell(task, number, shape, rate, spec.rate_seed, False)
+        for task in spec.tasks
+        for number, shape in enumerate(found)
+        for rate in spec.rates
+    ]
+
+
+def seed_cells(spec: MqarSpec, chosen: dict[tuple[str, int], float]) -> list[Cell]:
+    """The trainings that are reported. chosen: the rate by (task's name, number of the shape)."""
+    found = shapes(spec)
+    return [
+        Cell(task, number, shape, chosen[task.name, number], seed, True)
+        for task in spec.tasks
+        for number, shape in enumerate(found)
+        for seed in spec.seeds
+        if (task.name, number) in chosen
+    ]
+
+
+def choose_rates(cells: list[Cell], records: dict[int, dict[str, Any]]) -> dict[tuple[str, int], float]:
+    """The rate by (task's name, shape): the highest accuracy on the selection split, of several the one that needed the fewest
+    steps, of these the lowest. records: by the cell's place in `cells`; one that failed counts as never right.
+    """
+    best: dict[tuple[str, int], tuple[Any, ...]] = {}
+    for place, cell in enumerate(cells):
+        record = records[place]
+        accuracy = record["selection"] if record["status"] == "ok" else -1.0
+        rank = (accuracy, -(record.get("steps") or 0), -cell.rate)
+        key = cell.task.name, cell.number
+        best[key] = max(best.get(key, (-2.0,)), rank)
+    return {key: -rank[2] for key, rank in best.items()}

@@ -1,0 +1,195 @@
+"""MQAR trainings: NHA learns it where a sliding window cannot, a broken one ends as an unbroken one; their data and models."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models.presets import pattern_names
+from nha_eval.errors import MachineError
+from nha_eval.training import trainer
+from nha_eval.training.mqar.cells import Cell, shapes
+from nha_eval.training.mqar.data import Batches, split_of
+from nha_eval.training.mqar.spec import make_mqar_spec
+from nha_eval.training.mqar.training import Recall, build, measured_rows, train_cell
+from nha_eval.training.trainer import StepTrainer
+from tasks.synthetic.mqar import NOT_ASKED, mqar, split_rng
+
+SMALL = {
+    "tasks": [{"name": "near", "train": [{"length": 16, "pairs": 2, "examples": 64}]}],
+    "models": [{"mixer": "nha", "windows": [4], "slots": [4]}],
+    "rates": [3e-3],
+    "seeds": [1],
+    "vocabulary": 16,
+    "initializer_range": 0.1,
+    "epochs": 2,
+    "batch": 16,
+    "selection_examples": 50,
+    "test_examples": 60,
+    "device": "cpu",
+}
+
+
+def spec_of(**changes):
+    return make_mqar_spec({**SMALL, **changes}, where="spec")
+
+
+def cell_of(spec, number=0, **changes):
+    given = {"task": spec.tasks[0], "number": number, "shape": shapes(spec)[number], "rate": spec.rates[0], "seed": 1}
+    return Cell(**{**given, "tested": True, **changes})
+
+
+def test_nha_learns_what_a_sliding_window_cannot(tmp_path, one_thread):
+    spec = spec_of(
+        tasks=[{"name": "far", "train": [{"length": 64, "pairs": 4, "examples": 12_800}]}],
+        models=[{"mixer": "nha", "windows": [16], "slots": [8]}, {"mixer": "swa", "windows": [8]}],
+        rates=[2e-3],
+        epochs=1,
+        selection_examples=100,
+        test_examples=400,
+        select_every=50,
+        stop_at=0.98,
+    )
+    nha, swa = (train_cell(spec, cell_of(spec, number), tmp_path / str(number)) for number in (0, 1))
+    (own,) = [row["accuracy"] for row in nha["rows"] if row["split"] == "test"]
+    (theirs,) = [row["accuracy"] for row in swa["rows"] if row["split"] == "test"]
+    assert own > 0.95 and nha["stopped_early"] and nha["history"][-1][1] >= 0.98
+    assert theirs < 0.8 and swa["steps"] == 800
+    # Two layers of 8 tokens reach 14 back: of a query further from its pair nothing can be known but the four values.
+    inputs, places, _ = split_of(spec, "test", spec.tasks[0].asked[0], 400)
+    keys, asked = inputs[:, 0:8:2], np.take_along_axis(inputs, places, 1)
+    told = 2 * (keys[:, None] == asked[:, :, None]).argmax(2) + 1
+    within = (places - told <= 14).mean()
+    assert within > 0.3 and theirs < within + (1 - within) / 2
+
+
+@pytest.mark.parametrize("mixer", [{"mixer": "nha", "windows": [4], "slots": [4]}, {"mixer": "gdn-h"}], ids=["nha", "gdn-h"])
+def test_a_broken_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, mixer):
+    spec = spec_of(models=[mixer], save_every=3, select_every=2)
+    whole = train_cell(spec, cell_of(spec), tmp_path / "whole")
+    step = StepTrainer.training_step
+    calls = [0]
+
+    def breaking(self, *arguments):
+        calls[0] += 1
+        if calls[0] == 6:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(StepTrainer, "training_step", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        train_cell(spec, cell_of(spec), tmp_path / "broken")
+    monkeypatch.setattr(StepTrainer, "training_step", step)
+    seen = []
+    monkeypatch.setattr(StepTrainer, "training_step", lambda self, *a: seen.append(self.state.global_step) or step(self, *a))
+    again = train_cell(spec, cell_of(spec), tmp_path / "broken")
+    assert seen == [3, 4, 5, 6, 7] and whole["steps"] == 8 and not (tmp_path / "broken").exists()
+    for record in (whole, again):
+        del record["seconds"]
+    assert whole == again and len(whole["losses"]) == 8
+
+
+def test_batches_are_the_split_in_an_order_of_the_seed():
+    task = {"name": "two", "train": [{"length": 16, "pairs": 2, "examples": 40}, {"length": 24, "pairs": 3, "examples": 33}]}
+    spec = spec_of(tasks=[task])
+    data = Batches(spec, spec.tasks[0], seed=5)
+    assert data.of_epoch == 2 + 2 and data.steps == 8 and len(data) == 128
+    wanted = {}
+    for length, pairs, examples in ((16, 2, 40), (24, 3, 33)):
+        inputs, labels = mqar(split_rng(0, "train", length, pairs), examples, length=length, pairs=pairs, vocabulary=16)
+        wanted |= {row.tobytes(): answers for row, answers in zip(inputs.astype(np.int64), labels, strict=True)}
+    for epoch in range(2):
+        met, kinds = [], []
+        for step in range(4):
+            rows = data.__getitems__(list(range((4 * epoch + step) * 16, (4 * epoch + step + 1) * 16)))
+            kinds.append(rows["input_ids"].shape[1])
+            for ids, places, answers in zip(rows["input_ids"], rows["places"], rows["answers"], strict=True):
+                labels = wanted[ids.numpy().tobytes()]
+                assert np.flatnonzero(labels != NOT_ASKED).tolist() == places.tolist()
+                assert labels[places].tolist() == answers.tolist()
+                met.append(ids.numpy().tobytes())
+        assert sorted(kinds) == [16, 16, 24, 24] and len(set(met)) == 64
+    one = [data[i]["input_ids"].tolist() for i in (3, 70)]
+    same, other = Batches(spec, spec.tasks[0], seed=5), Batches(spec, spec.tasks[0], seed=6)
+    # In any order of asking, and not for another seed.
+    assert [same[i]["input_ids"].tolist() for i in (70, 3)] == one[::-1]
+    assert [other[i]["input_ids"].tolist() for i in (3, 70)] != one
+
+
+@pytest.mark.parametrize("mixer", pattern_names())
+def test_every_mixer_can_be_trained_and_is_measured_right(mixer):
+    """The loss and the accuracy against the whole logits of the model as it is used everywhere."""
+    moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h") else {}
+    spec = spec_of(models=[{"mixer": mixer, "heads": [4], **moved}])
+    objective = Recall(build(spec, cell_of(spec)))
+    parts = split_of(spec, "selection", spec.tasks[0].asked[0], 50)
+    inputs, labels = mqar(split_rng(0, "selection", 16, 2), 50, length=16, pairs=2, vocabulary=16)
+    ids, asked = torch.from_numpy(inputs).long(), torch.from_numpy(labels != NOT_ASKED)
+    with torch.no_grad():
+        logits = objective.model(ids, use_cache=False).logits[asked]
+    answers = torch.from_numpy(labels).long()[asked]
+    wanted = (logits.argmax(-1) == answers).float().mean().item()
+    assert objective.accuracy(parts, torch.device("cpu"), torch.float32) == pytest.approx(wanted)
+    batch = {
+        name: torch.from_numpy(part.astype(np.int64))
+        for name, part in zip(("input_ids", "places", "answers"), parts, strict=True)
+    }
+    loss = objective(**batch)
+    picked = torch.log_softmax(logits.double(), -1)[torch.arange(len(answers)), answers]
+    assert loss.item() == pytest.approx(-picked.mean().item(), rel=1e-4)
+    loss.backward()
+    idle = {name for name, p in objective.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    # A layer that attends to everything has no use for its gate.
+    assert idle == ({"model.model.layers.1.self_attn.g_proj.weight"} if mixer == "nha-h" else set())
+    assert all(layer.mlp is None for layer in objective.model.decoder_layers)
+
+
+def test_ablations_reach_the_model():
+    model = {"mixer": "nha", "windows": [4], "slots": [4], "fusion": ["softmax", "sum"], "slot_overlap": [True]}
+    spec = spec_of(
+        models=[{**model, "empty_slots": ["sink"]}, {"mixer": "gsa-h"}, {"mixer": "nha-2026", "windows": ["full", 5]}]
+    )
+    found = [build(spec, cell_of(spec, number)).config for number in range(5)]
+    assert [config.fusion for config in found[:2]] == ["softmax", "sum"]
+    assert all(config.slot_overlap and config.empty_slots == "sink" and config.windows == [4, 4] for config in found[:2])
+    assert found[2].mixers == ["gsa", "attention"] and [config.windows[0] for config in found[3:]] == [None, 5]
+    assert [shape.variant for shape in shapes(spec)][:3] == [
+        "overlap=true empty_slots=sink", "fusion=sum overlap=true empty_slots=sink", ""
+    ]  # fmt: skip
+
+
+def test_other_windows_are_tested_and_the_own_one_comes_back():
+    spec = spec_of(models=[{"mixer": "nha", "windows": [4], "slots": [4], "test_windows": [2, "full"]}])
+    cell = cell_of(spec)
+    objective = Recall(build(spec, cell))
+    rows = measured_rows(spec, cell, objective, torch.device("cpu"), torch.float32)
+    assert [(row["window"], row["split"]) for row in rows] == [
+        (window, split) for window in ("own", 2, "full") for split in ("selection", "test")
+    ]
+    assert objective.model.config.windows == [4, 4]
+    # Keys and values of 64 dimensions, of slots and window, in two layers.
+    assert [row["state_elements"] for row in rows[::2]] == [2 * 2 * 64 * held for held in (4 + 4, 4 + 2, 16)]
+    objective.model.set_window(2)
+    parts = split_of(spec, "test", spec.tasks[0].asked[0], 60)
+    assert rows[3]["accuracy"] == objective.accuracy(parts, torch.device("cpu"), torch.float32)
+
+
+def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
+    spec = spec_of()
+    forward = Recall.forward
+    monkeypatch.setattr(Recall, "forward", lambda self, *a, **b: forward(self, *a, **b) * float("nan"))
+    record = train_cell(spec, cell_of(spec), tmp_path / "cell")
+    assert record["status"] == "error" and "no finite number" in record["reason"] and record["rows"] == []
+    json.dumps(record)
+
+
+def test_a_full_disk_is_no_result(tmp_path, monkeypatch):
+    spec = spec_of(save_every=2)
+
+    def full(*arguments):
+        raise MachineError("cannot write: no space left on device")
+
+    monkeypatch.setattr(trainer, "write_atomic", full)
+    with pytest.raises(MachineError, match="no space left"):
+        train_cell(spec, cell_of(spec), tmp_path / "cell")
