@@ -31,7 +31,13 @@ COST_NUMBERS = [
 TELEMETRY_TEXT = ["model", "window", "suite", "task", "task_version", "dtype", "device", "backend", "status", "reason"]
 TELEMETRY_NUMBERS = ["length", "layer", "head", "position_first", "position_last", "share", "n", "seed"]
 
-TABLES = ("scores", "costs", "telemetry")
+MQAR_TEXT = ["task", "mixer", "variant", "window", "trained_window", "split", "status", "reason"]
+MQAR_NUMBERS = [
+    *("slots", "d_model", "heads", "state_elements", "state_bytes", "length", "pairs", "rate", "seed"),
+    *("accuracy", "n", "steps", "seconds"),
+]
+
+TABLES = ("scores", "costs", "telemetry", "mqar")
 
 # Characters that turn the reading direction and so could garble the text around a name.
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
@@ -39,12 +45,13 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 
 @dataclass(frozen=True)
 class Frames:
-    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv and telemetry.csv are
-    there."""
+    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv, telemetry.csv and
+    mqar.csv are there."""
 
     scores: pd.DataFrame
     costs: pd.DataFrame
     telemetry: pd.DataFrame
+    mqar: pd.DataFrame
 
 
 def clean_text(text: object, limit: int = 0) -> str:
@@ -93,13 +100,17 @@ def _tidy(table: pd.DataFrame | None, text: list[str], numbers: list[str]) -> pd
 
 
 def make_frames(
-    scores: pd.DataFrame | None = None, costs: pd.DataFrame | None = None, telemetry: pd.DataFrame | None = None
+    scores: pd.DataFrame | None = None,
+    costs: pd.DataFrame | None = None,
+    telemetry: pd.DataFrame | None = None,
+    mqar: pd.DataFrame | None = None,
 ) -> Frames:
     """Frames from tables made elsewhere; missing columns are added empty, figures that are no numbers become NaN."""
     return Frames(
         _tidy(scores, SCORE_TEXT, SCORE_NUMBERS),
         _tidy(costs, COST_TEXT, COST_NUMBERS),
         _tidy(telemetry, TELEMETRY_TEXT, TELEMETRY_NUMBERS),
+        _tidy(mqar, MQAR_TEXT, MQAR_NUMBERS),
     )
 
 
@@ -117,7 +128,8 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 
 def load_frames(source: object) -> Frames:
-    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs` and `telemetry` (any may be missing).
+    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry` and `mqar`, of which any
+    may be missing.
 
     ValueError when it is none of these, the folder does not exist, or a table cannot be read.
     """

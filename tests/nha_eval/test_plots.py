@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
-from report_run import FULL, NHA, SWA, cost, full_costs, full_run, full_scores, full_telemetry, score
+from report_run import FULL, NHA, SWA, cost, full_costs, full_mqar, full_run, full_scores, full_telemetry, recalled, score
 
 from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds
 from nha_eval.plots._style import PALETTE, THEMED
@@ -20,7 +20,7 @@ def frames(*tables):
 
 @pytest.fixture(scope="module")
 def whole():
-    return frames(full_scores(), full_costs(), full_telemetry())
+    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar())
 
 
 def lines(axes):
@@ -243,3 +243,41 @@ def test_plots_import_neither_torch_nor_pyplot():
         "bad = {'torch', 'matplotlib.pyplot', 'transformers'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_state_recall_draws_what_selection_prefers(whole):
+    drawn = figure("state-recall", whole)
+    assert titles(drawn) == ["near: 64 tokens, 4 pairs", "near: 128 tokens, 8 pairs"]
+    for axes, less in zip(drawn.axes, (0.0, 0.2), strict=True):
+        found = lines(axes)
+        assert found[NHA][0] == pytest.approx([0.5, 2.0]) or found[NHA][0] == pytest.approx([1.0, 4.0])
+        assert found[NHA][1] == pytest.approx([0.4 - less, 0.9 - less])
+        assert found["transformer++"][1] == pytest.approx([1.0]) and axes.get_xscale() == "log"
+
+
+def test_recall_against_pairs_and_length_is_of_one_setting_a_mixer(whole):
+    for kind, where in (("mqar-pairs", [4, 8]), ("mqar-length", [64, 128])):
+        drawn = figure(kind, whole)
+        found = lines(drawn.axes[0])
+        assert found[NHA][0] == pytest.approx(where) and found[NHA][1] == pytest.approx([0.9, 0.7])
+        assert [text.get_text() for text in drawn.legends[0].get_texts()] == [
+            "transformer++ d=64",
+            f"{NHA} d=64 w=32 slots=32",
+        ]
+
+
+def test_bars_of_recall_go_from_the_worst_seed_to_the_best():
+    rows = [recalled("gsa", 0.2 * seed, seed=seed, split=split) for seed in (1, 2, 4) for split in ("test", "selection")]
+    (bars,) = figure("mqar-pairs", frames(None, None, None, rows)).axes[0].containers
+    ((_, low), (_, high)) = bars[2][0].get_segments()[0]
+    assert (low, high) == pytest.approx((0.2, 0.8)) and bars[0].get_ydata() == pytest.approx([1.4 / 3])
+
+
+def test_a_variant_is_a_curve_of_its_own():
+    rows = [
+        recalled("nha", value, variant=variant, split=split)
+        for variant, value in (("", 0.9), ("fusion=sum", 0.5))
+        for split in ("test", "selection")
+    ]
+    found = lines(figure("mqar-length", frames(None, None, None, rows)).axes[0])
+    assert {name: value[1].tolist() for name, value in found.items()} == {"nha": [0.9], "nha, fusion=sum": [0.5]}
