@@ -163,6 +163,7 @@ def test_shipped_specs_are_the_published_settings(capsys):
         ({"models": [{"mixer": "transformer++", "windows": [4]}]}, r"mixer transformer\+\+ has no window to set"),
         ({"models": [{"mixer": "swa", "slots": [4]}]}, "mixer swa has no slots: leave slots out"),
         ({"models": [{"mixer": "gla", "fusion": ["sum"]}]}, "mixer gla has no slots: leave fusion out"),
+        ({"models": [{"mixer": "gsa", "fusion": ["sum"]}]}, "mixer gsa has no window beside its slots: leave fusion out"),
         ({"models": [{"mixer": "nha", "windows": ["wide"]}]}, "window 'wide': wanted is an integer >= 0"),
         (
             {"models": [{"mixer": "nha", "heads": [3]}]},

@@ -90,11 +90,12 @@ def _crossed(model: Model) -> Iterator[Shape]:
     if model.mixer not in pattern_names():
         raise UserError(f"no mixer to train is called {model.mixer!r}; {nearest(model.mixer, pattern_names(), what='mixers')}")
     mixer, own, _ = PATTERNS[HYBRIDS.get(model.mixer, model.mixer)]
-    slotted = {"slots": model.slots, "slot_overlap": model.slot_overlap}
-    given = [name for name, value in slotted.items() if value is not None]
-    given += [name for name, plain in (("fusion", ["softmax"]), ("empty_slots", ["mask"])) if getattr(model, name) != plain]
-    if mixer not in ("nha", "gsa") and given:
-        raise UserError(f"models: mixer {model.mixer} has no slots: leave {', '.join(given)} out")
+    unlike = {"slots": None, "empty_slots": ["mask"]} if mixer not in ("nha", "gsa") else {}
+    unlike |= {"fusion": ["softmax"], "slot_overlap": None} if mixer != "nha" else {}
+    given = [name for name, plain in unlike.items() if getattr(model, name) != plain]
+    if given:
+        what = "window beside its slots" if mixer == "gsa" else "slots"
+        raise UserError(f"models: mixer {model.mixer} has no {what}: leave {', '.join(given)} out")
     # A hybrid's full layers keep all keys, and those of transformer++ are told apart from swa by their window alone.
     movable = mixer_class(mixer).has_window and own is not None
     if not movable and (model.windows or model.test_windows):

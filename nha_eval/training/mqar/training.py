@@ -148,10 +148,13 @@ def measured_rows(
     """Accuracy a split, kind and window: the selection split, and the test split where the cell is tested."""
     model, rows = objective.model, []
     own = list(model.config.windows)
+    has = [layer for layer, each in enumerate(model.decoder_layers) if each.self_attn.has_window]
+    moved = [layer for layer in has if own[layer] is not None] or has
     examples = {"selection": spec.selection_examples} | ({"test": spec.test_examples} if cell.tested else {})
     for window in (OWN, *(cell.shape.test_windows if cell.tested else ())):
         if window != OWN:
-            model.set_window(None if window == "full" else int(window))
+            # A hybrid's full layers stay full.
+            model.set_window(None if window == "full" else int(window), layers=moved)
         for split, count in examples.items():
             for kind in cell.task.asked:
                 parts = split_of(spec, split, kind, count)
@@ -167,7 +170,6 @@ def measured_rows(
                         "state_bytes": model.state_bytes(1, cell.task.longest),
                     }
                 )
-        for layer, before in enumerate(own):
-            if model.decoder_layers[layer].self_attn.has_window:
-                model.set_window(before, layers=[layer])
+        for layer in moved:
+            model.set_window(own[layer], layers=[layer])
     return rows
