@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ class Steps:
     seed: int = 0
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
-    compile: bool = field(default=False)
     # Losses below this count as no lower in telling divergence: near 0 noise is many times the lowest.
     least_loss: float = 0.0
 
@@ -85,7 +84,6 @@ def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
         "report_to": [],
         "remove_unused_columns": False,
         "label_names": [],
-        "torch_compile": steps.compile,
     }
     arguments = TrainingArguments(**common)
     at_once = steps.micro_batch * max(1, arguments.world_size)
