@@ -38,7 +38,7 @@ bench: setup ## time and memory of the operator beside its peers, into results/r
 	$(BIN)/python run_eval.py bench op $(BENCH)
 
 test: setup ## the tests, in ten minutes on two cores
-	$(BIN)/python -m pytest -m "not slow" --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=10
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --durations=10

@@ -93,8 +93,10 @@ def test_products(interpreted, answers):  # noqa: F811
 
 @pytest.mark.parametrize(
     "interpreted",
-    [(steps, name) for name in ("nha", "nha-2026", "nha-h", "swa", "transformer++", "gsa", "gla")],
-    ids=lambda x: x[1],
+    [
+        pytest.param((steps, name), marks=[] if name in ("nha", "swa") else [pytest.mark.slow], id=name)
+        for name in ("nha", "nha-2026", "nha-h", "swa", "transformer++", "gsa", "gla")
+    ],
 )
 def test_models_step_alike(interpreted, answers):  # noqa: F811
     assert answers[interpreted].result()["logits"] < 1e-5

@@ -53,8 +53,12 @@ def test_gradients_equal_the_definition(case):
 @pytest.mark.parametrize("backend", ["recurrent", "chunked"])
 @pytest.mark.parametrize(
     "case",
-    pairwise_cases(layout=["batch"], time=[65, 300, 2], strength=[1.0, 30.0], window=[64, 0, 1, 7, 100, "T", None]),
-    ids=str,
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case.time == 300 else [], id=str(case))
+        for case in pairwise_cases(
+            layout=["batch"], time=[65, 300, 2], strength=[1.0, 30.0], window=[64, 0, 1, 7, 100, "T", None]
+        )
+    ],
 )
 def test_cut_anywhere_and_continued(case, backend):
     x, settings = case.inputs()

@@ -57,6 +57,7 @@ def test_half_precision_is_computed_in_single():
     assert torch.isfinite(wanted).all()
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_time():
     """What a forward keeps for its backward at T = 2048 is four times that at T = 512, and a bit."""
     kept = {}

@@ -24,7 +24,10 @@ TEXTS = [words(5 + 8 * number, number) for number in range(7)]
 CONTEXTS = [*TEXTS, *(f"{TEXTS[5]} {words(4, seed)}" for seed in (50, 51)), words(120, 60)]
 CHOICES = [(context, " " + words(2 + choice, 100 + choice)) for context in CONTEXTS for choice in range(3)]
 CONTINUED = [(context, {"until": ["\n", "e"], "max_gen_toks": 8}) for context in CONTEXTS]
-TOLERANCES = [pytest.param(torch.float32, {"rel": 1e-6}, id="fp32"), pytest.param(torch.float64, {"abs": 1e-6}, id="fp64")]
+TOLERANCES = [
+    pytest.param(torch.float32, {"rel": 1e-6}, id="fp32"),
+    pytest.param(torch.float64, {"abs": 1e-6}, id="fp64", marks=pytest.mark.slow),
+]
 
 
 class Rows:

@@ -96,6 +96,7 @@ def answers(run, model, window, task):
     return np.array([sample["metrics"]["acc"] for sample in samples])
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_runs_own_answers(runs, capsys):
     one = runs / "one"
     assert cli.run(["compare", str(one), "--a", "nha-tiny:4", "--b", "swa-tiny:4"]) == 0

@@ -67,6 +67,7 @@ def cells(run):
     return {(record["cell"]["window"], record["cell"]["kind"], record["cell"]["phase"]): record for record in records}
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_checkpoints_saved_with_these_windows(run, saved):
     told = {}
     for name, folder in saved.items():
