@@ -290,21 +290,22 @@ class Spec(_Strict):
         return {key: value for key, value in content.items() if value or key not in ("truncation", "tokenizer", "settings")}
 
 
-def spec_names() -> list[str]:
-    """The package's own specs, by bare name."""
-    return sorted(path.stem for path in SPECS.glob("*.yaml"))
+def spec_names(shipped: Path = SPECS) -> list[str]:
+    """The package's own specs in a folder (those of evaluations by default), by bare name."""
+    return sorted(path.stem for path in shipped.glob("*.yaml"))
 
 
-def find_spec(given: str) -> Path:
-    """The spec file for a path or a bare name. Raises UserError when there is none."""
-    path = user_path(given, "spec", f"give a YAML file, or one of {', '.join(spec_names())}")
+def find_spec(given: str, shipped: Path = SPECS) -> Path:
+    """The spec file for a path, or for a bare name in the folder `shipped`. Raises UserError when there is none."""
+    names = spec_names(shipped)
+    path = user_path(given, "spec", f"give a YAML file, or one of {', '.join(names)}")
     if path.is_file():
         return path
-    if given in spec_names():
-        return SPECS / f"{given}.yaml"
+    if given in names:
+        return shipped / f"{given}.yaml"
     if path.is_dir():
-        raise UserError(f"spec {given!r} is a folder: give a YAML file, or one of {', '.join(spec_names())}")
-    raise UserError(f"no such spec file: {given!r}; give a YAML file or a spec by name ({nearest(given, spec_names())})")
+        raise UserError(f"spec {given!r} is a folder: give a YAML file, or one of {', '.join(names)}")
+    raise UserError(f"no such spec file: {given!r}; give a YAML file or a spec by name ({nearest(given, names)})")
 
 
 def read_spec(path: Path) -> dict[str, Any]:

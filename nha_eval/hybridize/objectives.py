@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.modeling import NHAForCausalLM
 from nha_eval.hybridize.heldout import figures
+from nha_eval.training.language import NextToken
 
 CHUNK = 2048  # positions whose logits are held at once
 
@@ -114,12 +115,16 @@ def _rest(logp: Tensor) -> Tensor:
 
 
 class LanguageModel(Objective):
-    """Cross-entropy of the next token, in nats."""
+    """Cross-entropy of the next token, in nats, as training from scratch takes it."""
+
+    def __init__(self, student: NHAForCausalLM, teacher: NHAForCausalLM):
+        super().__init__(student, teacher)
+        # In a list as the teacher is: the student's weights are not this module's twice.
+        self._next_token = [NextToken(student)]
 
     def loss(self, input_ids: Tensor, position_ids: Tensor | None, labels: Tensor | None) -> Tensor:
         """input_ids [B, T] -> a scalar; labels [B, T]: those that are -100 are not counted (None: all are)."""
-        labels = input_ids if labels is None else labels
-        return self.student(input_ids, position_ids=position_ids, labels=labels, use_cache=False).loss
+        return self._next_token[0](input_ids, position_ids, labels)
 
 
 def _dtype_of(model: nn.Module) -> torch.dtype:

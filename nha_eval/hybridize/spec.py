@@ -21,9 +21,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from models.adapted import PROJECTIONS
 from nha_eval import yamls
-from nha_eval.errors import UserError, nearest
-from nha_eval.paths import user_path
-from nha_eval.spec import Count, Number, Switch, Whole, first_problem, read_spec
+from nha_eval.errors import UserError
+from nha_eval.spec import Count, Number, Switch, Whole, find_spec, first_problem, read_spec
 from nha_eval.text import TextSpec
 from nha_eval.window_settings import Setting, Window, check_names, check_settings, gather, parse_window, resolve
 
@@ -184,21 +183,6 @@ class HybridSpec(_Strict):
         return {**content, "settings": {name: setting for name, setting in self.settings.items() if name == named}}
 
 
-def spec_names() -> list[str]:
-    """The specs that come with the package."""
-    return sorted(path.stem for path in SPECS.glob("*.yaml"))
-
-
-def find_hybrid_spec(given: str) -> Path:
-    """A spec's file, by its path or its bare name. UserError where there is none."""
-    path = user_path(given, "spec", f"give a YAML file, or one of {', '.join(spec_names())}")
-    if path.is_file():
-        return path
-    if given in spec_names():
-        return SPECS / f"{given}.yaml"
-    raise UserError(f"no such spec file: {given!r}; give a YAML file or a spec by name ({nearest(given, spec_names())})")
-
-
 def make_hybrid_spec(content: dict[str, Any], overrides: dict[str, Any], *, where: str) -> HybridSpec:
     """The checked spec of a mapping with flags laid over it. Raises UserError, one line, for the first thing that is wrong."""
     merged = {**content, **{key: value for key, value in overrides.items() if value is not None}}
@@ -227,7 +211,7 @@ def _known_at(parents: tuple[Any, ...]) -> list[str]:
 def read_hybrid_spec(given: str, overrides: dict[str, Any], changes: list[str] | None = None) -> tuple[str, HybridSpec]:
     """(its bare name, the spec) of a path or a name; `changes` are laid over it, each as KEY=VALUE with dots between the keys
     of what is nested and the value in YAML (`gate.activation=softmax`)."""
-    path = find_hybrid_spec(given)
+    path = find_spec(given, SPECS)
     content = read_spec(path)
     for change in changes or ():
         _lay(content, change)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ._frames import clean_text
-from ._style import INK, LINES, MARKERS, PALETTE, NothingToDraw
+from ._style import INK, LINES, MARKERS, PALETTE, NothingToDraw, finish, length_axis, panels, score_axis
 
 SETTING = ["name", "d_model", "heads", "window", "slots"]
 FULL = "transformer++"
@@ -92,3 +93,17 @@ def _words(row) -> str:
     found = [row.name, f"d={row.d_model:.0f}"]
     found += [f"w={row.window}"] if row.window not in ("none", "full") else []
     return " ".join([*found, *([f"slots={row.slots:.0f}"] if row.slots else [])])
+
+
+def draw_against(mqar: pd.DataFrame, column: str, label: str, figure: Figure | None, columns: int | None) -> Figure:
+    """One panel: accuracy against a column, a curve a mixer. NothingToDraw where nothing was tested."""
+    points, words = against(mqar, column)
+    figure, (axes,) = panels(1, figure, columns)
+    look = Look(points["name"].tolist())
+    for name in look.names:
+        draw_curve(axes, points[points["name"] == name], column, look, name)
+    length_axis(axes, points[column].tolist())
+    score_axis(axes, 1.0, "accuracy")
+    axes.set_xlabel(label)
+    finish(figure, look.handles(words))
+    return figure

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ._mqar import Look, against, draw_curve
-from ._style import finish, length_axis, panels, score_axis
+from ._mqar import draw_against
 
 TITLE = "Recall against length"
 ALT = "MQAR accuracy against the length, a curve a mixer."
@@ -20,13 +19,4 @@ TABLES = ("mqar",)
 
 def draw(mqar: pd.DataFrame, figure: Figure | None = None, columns: int | None = None) -> Figure:
     """One panel; NothingToDraw where nothing was tested."""
-    points, words = against(mqar, "length")
-    figure, (axes,) = panels(1, figure, columns)
-    look = Look(points["name"].tolist())
-    for name in look.names:
-        draw_curve(axes, points[points["name"] == name], "length", look, name)
-    length_axis(axes, points["length"].tolist())
-    score_axis(axes, 1.0, "accuracy")
-    axes.set_xlabel("length (tokens)")
-    finish(figure, look.handles(words))
-    return figure
+    return draw_against(mqar, "length", "length (tokens)", figure, columns)

@@ -9,8 +9,9 @@ from models import NHAForCausalLM
 from models.presets import preset_config
 from nha_eval import cli
 from nha_eval.hybridize.estimate import estimate
-from nha_eval.hybridize.spec import read_hybrid_spec, spec_names
+from nha_eval.hybridize.spec import SPECS, read_hybrid_spec
 from nha_eval.hybridize.student import build_student
+from nha_eval.spec import spec_names
 from nha_eval.training.flops import forward_flops, measured_rate
 
 
@@ -53,7 +54,7 @@ def test_forward_flops_against_torchs_counter(model):
 
 
 def test_shipped_specs_can_be_estimated(capsys):
-    assert {"nha-smollm2-135m", "nha-llama-3-8b", "nha-qwen2.5-7b"} <= set(spec_names())
+    assert {"nha-smollm2-135m", "nha-llama-3-8b", "nha-qwen2.5-7b"} <= set(spec_names(SPECS))
     for name in ("nha-llama-3-8b", "nha-qwen2.5-7b"):
         _, spec = read_hybrid_spec(name, {})
         assert all(stage["steps"] > 100 and stage["gpu_bytes"] < 141e9 for stage in estimate(spec).stages)

@@ -14,7 +14,7 @@ from models import load_pretrained
 from nha_eval import cli
 from nha_eval.errors import MachineError, UserError
 from nha_eval.hybridize.heldout import figures, heldout, spans
-from nha_eval.hybridize.objectives import Align, DistillLogits
+from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel
 from nha_eval.hybridize.spec import read_hybrid_spec
 from nha_eval.hybridize.stages import hybridize
 from nha_eval.hybridize.student import build_student, build_teacher, mark_trainable
@@ -192,6 +192,21 @@ def test_distillation_is_the_kl_of_its_definition(place, temperature, top_k):  #
     assert found.item() == pytest.approx(wanted.item(), rel=2e-4)
     found.backward()
     assert all(p.grad is not None for name, p in student.model.named_parameters() if p.requires_grad)
+
+
+def test_fine_tuning_is_the_cross_entropy_of_the_next_token(place):  # noqa: F811
+    _, student, teacher = pair(place)
+    x = ids()
+    labels = x.masked_fill(torch.arange(LENGTH) % 5 == 0, -100)
+    objective = LanguageModel(student.model, teacher)
+    with torch.no_grad():
+        logits = student.model(x).logits[:, :-1].double().transpose(1, 2)
+    for given, wanted in ((None, x), (labels, labels)):
+        found = objective(x, labels=given)
+        assert found.item() == pytest.approx(F.cross_entropy(logits, wanted[:, 1:]).item(), rel=1e-5)
+    found.backward()
+    assert all(p.grad is not None for p in student.model.parameters() if p.requires_grad)
+    assert all(name.startswith("student.") for name, _ in objective.named_parameters())
 
 
 def test_a_student_at_full_windows_has_nothing_to_learn(place):  # noqa: F811

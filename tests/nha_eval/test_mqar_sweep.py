@@ -11,7 +11,8 @@ from test_mqar_training import SMALL, cell_of, spec_of
 
 from nha_eval import cli
 from nha_eval.plots import draw
-from nha_eval.training.finding import read_training_spec, spec_names
+from nha_eval.spec import spec_names
+from nha_eval.training.finding import SPECS, read_training_spec
 from nha_eval.training.mqar import sweep as sweeping
 from nha_eval.training.mqar.cells import choose_rates, rate_cells, seed_cells, shapes
 from nha_eval.training.mqar.estimate import sequences_of, trainings
@@ -133,7 +134,7 @@ def test_a_training_without_figures_is_a_row_that_says_why(tmp_path, monkeypatch
 
 
 def test_shipped_specs_are_the_published_settings(capsys):
-    assert {"mqar-quick", "mqar-zoology", "mqar-based"} <= set(spec_names())
+    assert {"mqar-quick", "mqar-zoology", "mqar-based"} <= set(spec_names(SPECS))
     _, zoology = read_training_spec("mqar-zoology", {})
     assert [(kind.length, kind.pairs) for task in zoology.tasks for kind in task.train] == [
         (64, 4),
