@@ -48,8 +48,8 @@ def describe(name: str) -> ModelInfo:
         revision, config = hub.find_model(name)
         content = read_config(config, name)
         _refusing(name, "check_no_code", content, "its config.json")
-        longest, least = content.get("max_position_embeddings"), least_windows(content, name)
-        return ModelInfo(name, name, revision, own_window(content, name), longest, least_windows=least)
+        longest, layers = content.get("max_position_embeddings"), _layers(content, name)
+        return ModelInfo(name, name, revision, own_window(content, name), longest, **layers)
     if "/" in name or name.startswith((".", "~")):
         raise UserError(
             f"no such checkpoint folder: {name!r}; give a folder that save_pretrained left, a preset (`list` shows them), or "
@@ -68,8 +68,8 @@ def describe_preset(name: str) -> ModelInfo:
     if name not in presets.PRETRAINED:
         config = presets.preset_config(name).to_dict()
         digest = _digest({key: value for key, value in config.items() if key != "transformers_version"})
-        longest, least = config["max_position_embeddings"], least_windows(config, name)
-        return ModelInfo(name, name, digest, own_window(config, name), longest, least_windows=least)
+        longest, layers = config["max_position_embeddings"], _layers(config, name)
+        return ModelInfo(name, name, digest, own_window(config, name), longest, **layers)
     mixer, window = presets.PRETRAINED[name]
     folder = assets.cached(assets.SMOLLM2)
     longest = read_config(folder / "config.json", name).get("max_position_embeddings") if folder else None
@@ -113,9 +113,9 @@ def describe_folder(name: str, folder: Path) -> ModelInfo:
             digest.update(path.read_bytes())
     for shard in shards:
         _add_shard(digest, shard, name)
-    longest, own, least = config.get("max_position_embeddings"), own_window(config), least_windows(config, name)
+    longest, own = config.get("max_position_embeddings"), own_window(config)
     needs = _needs_of_base(name, folder) if "base_model" in config else ()
-    return ModelInfo(name, _label(folder), digest.hexdigest()[:16], own, longest, needs, least)
+    return ModelInfo(name, _label(folder), digest.hexdigest()[:16], own, longest, needs, **_layers(config, name))
 
 
 def _label(folder: Path) -> str:
@@ -202,6 +202,19 @@ def own_window(config: dict[str, Any], name: str = "") -> Window:
     return _understood(_own_window, config, name)
 
 
+def full_layers(config: dict[str, Any], name: str = "") -> tuple[int, ...]:
+    """The layers with a full window, where others have a narrow one; none where all are alike. UserError where the
+    configuration cannot be understood.
+    """
+    return _understood(_full_layers, config, name)
+
+
+def _layers(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a ModelInfo says of the layers."""
+    least = least_windows(config, name)
+    return {"least_windows": least, "full_layers": () if least is None else full_layers(config, name)}
+
+
 def least_windows(config: dict[str, Any], name: str = "") -> tuple[int | None, ...] | None:
     """The least window, in tokens, of each layer, None for a mixer without windows; None where the configuration does not say
     how many layers there are. UserError where it cannot be understood.
@@ -223,26 +236,39 @@ def _understood(find: Callable[[dict[str, Any]], Any], config: dict[str, Any], n
 
 
 def _own_window(config: dict[str, Any]) -> Window:
+    windows = _windows(config)
+    if not windows:
+        return "none"
+    distinct = set(windows.values())
+    if len(distinct) > 1:
+        return "own"
+    return "full" if distinct == {None} else distinct.pop()
+
+
+def _windows(config: dict[str, Any]) -> dict[int, int | None]:
+    """The window of each layer that has one, by its number: tokens, None for full."""
     from models.mixers import mixer_class
 
     layers = config.get("num_hidden_layers") or 1
     if "mixers" in config:
         mixers, windows = (x if isinstance(x, list) else [x] * layers for x in (config["mixers"], config.get("windows")))
-        windows = [window for mixer, window in zip(mixers, windows, strict=False) if mixer_class(mixer).has_window]
-        if not windows:
-            return "none"
+        pairs = enumerate(zip(mixers, windows, strict=False))
+        found = {i: window for i, (mixer, window) in pairs if mixer_class(mixer).has_window}
     elif config.get("sliding_window") and config.get("use_sliding_window", True):
         kinds = config.get("layer_types") or ["sliding_attention"] * layers
-        windows = [config["sliding_window"] if kind == "sliding_attention" else None for kind in kinds]
+        found = {i: config["sliding_window"] if kind == "sliding_attention" else None for i, kind in enumerate(kinds)}
     else:
-        windows = [None]
-    for window in windows:
+        found = dict.fromkeys(range(layers))
+    for window in found.values():
         if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 0):
             raise ValueError(f"a layer's window is {window!r}; wanted an integer >= 0, or null for all tokens")
-    distinct = set(windows)
-    if len(distinct) > 1:
-        return "own"
-    return "full" if windows[0] is None else windows[0]
+    return found
+
+
+def _full_layers(config: dict[str, Any]) -> tuple[int, ...]:
+    windows = _windows(config)
+    full = tuple(i for i, window in windows.items() if window is None)
+    return full if len(full) < len(windows) else ()
 
 
 def _least_windows(config: dict[str, Any]) -> tuple[int | None, ...] | None:

@@ -37,6 +37,8 @@ class ModelInfo:
     needs: tuple[str, ...] = ()  # assets to be fetched first
     # A layer: its least window in tokens, None where its mixer has no window. None: the layers are not known.
     least_windows: tuple[int | None, ...] | None = None
+    # Layers that stay full at a window in tokens: those that are full in a model that comes with narrow ones beside them.
+    full_layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ class Cell:
     truncation: str | None = None  # policy in place of the protocol's
     tokenizer: str | None = None  # whose tokens contexts are cut in; None: the model's own
     data: tuple[tuple[str, str, str], ...] | None = None  # local data in the hub's place: (name, path, digest of its content)
-    windows: tuple[Window, ...] | None = None  # of each layer, where `window` is a setting's name; None otherwise
+    windows: tuple[Window, ...] | None = None  # of each layer, where they differ; None otherwise
 
     @property
     def what(self) -> str:
         """The cell in a few words, for people."""
-        usual = f"window {self.window}" if self.windows is None else f"setting {self.window}"
+        named = self.windows is not None and not isinstance(self.window, int)
+        usual = f"setting {self.window}" if named else f"window {self.window}"
         window = {"full": "full window", "none": "", "own": "its own windows"}.get(str(self.window), usual)
         thing = {"cost": self.phase, "telemetry": f"telemetry of {self.task}"}.get(self.kind, self.task)
         length = f"at {self.length}" if self.length else ""
@@ -185,9 +188,15 @@ def _windows(info: ModelInfo, asked: Iterable[Window]) -> list[Window]:
 
 
 def _layers(spec: Spec, info: ModelInfo, windows: Iterable[Window]) -> dict[Window, dict[str, Any]]:
-    """What a cell holds besides, by window: the windows of the model's layers where it is a setting's name."""
-    names = [window for window in dict.fromkeys(windows) if window in spec.settings]
-    return {name: {"windows": resolve(name, spec.settings[name], info.least_windows, info.label)} for name in names}
+    """What a cell holds besides, by window: the windows of the model's layers where they differ."""
+    settings: dict[Window, Any] = {}
+    for window in dict.fromkeys(windows):
+        if window in spec.settings:
+            settings[window] = spec.settings[window]
+        elif info.full_layers and isinstance(window, int):
+            settings[window] = {"window": window, "full": list(info.full_layers)}
+    found = {window: resolve(str(window), setting, info.least_windows, info.label) for window, setting in settings.items()}
+    return {window: {"windows": layers} for window, layers in found.items()}
 
 
 def chosen_tasks(spec: Spec, suites: dict[str, list[Any]]) -> list[tuple[Any, TaskEntry]]:

@@ -28,6 +28,7 @@ class Answer:
     depth: float | None
     # Where inside ends, in tokens: the window; of a setting by name its layers' widest short of full. None: it has no width.
     reach: int | None = None
+    mixed: bool = False  # whether its layers have unlike windows
 
 
 def read_answers(folder: Path) -> list[Answer]:
@@ -47,7 +48,8 @@ def _of_task(setting: Setting, task: ScoredTask) -> Iterable[Answer]:
     except UserError:
         return
     model, window, suite = (clean_text(text) for text in (setting.model, setting.window, task.cell.get("suite")))
-    reach = int(window) if window.isdecimal() else widest(task.cell.get("windows") or ())
+    layers = task.cell.get("windows")
+    reach = int(window) if window.isdecimal() else widest(layers or ())
     for number, record in documents.items():
         correct, distance, depth = (_number(record.get(key)) for key in ("correct", "distance", "depth"))
         depth = depth if depth is not None and 0 <= depth <= 1 else None
@@ -56,7 +58,8 @@ def _of_task(setting: Setting, task: ScoredTask) -> Iterable[Answer]:
         context = record.get("context_id")
         text = ("document", number) if context is None else ("context", str(context))
         cluster = (task.cell.get("task"), task.cell.get("length"), *text)
-        yield Answer(model, window, suite, cluster, correct, None if distance is None else int(distance), depth, reach)
+        place = None if distance is None else int(distance)
+        yield Answer(model, window, suite, cluster, correct, place, depth, reach, layers is not None)
 
 
 def _number(value: Any) -> float | None:

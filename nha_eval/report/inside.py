@@ -11,7 +11,7 @@ import math
 import pandas as pd
 
 from nha_eval.plots._frames import Frames, clean_text
-from nha_eval.plots._settings import Setting, is_named, setting_label, settings_of
+from nha_eval.plots._settings import Setting, setting_label, settings_of
 from nha_eval.plots._shares import by_layer, by_position, share_rows
 from nha_eval.stats import score_interval
 
@@ -26,7 +26,7 @@ INSIDE = (
 )
 NAMED = (
     "A setting by name, whose layers have windows of their own, is split at the widest of them short of full; its layers at "
-    "full, where it has any, still meet what is beyond."
+    "full, where it has any, still meet what is beyond, and so do those of a hybrid that keeps full layers."
 )
 SHARE = (
     "Slots' share: of one softmax over slots and window, what falls on the slots, in the prefill of a few prompts of each "
@@ -38,7 +38,7 @@ FIFTHS = 5
 def inside_text(frames: Frames, answers: list[Answer]) -> list[str]:
     """How to read the tables that follow."""
     told = [INSIDE] if any(_reaches(part) for part in _by_suite(answers).values()) else []
-    told += [NAMED] if any(answer.reach is not None and is_named(answer.window) for answer in answers) else []
+    told += [NAMED] if any(answer.reach is not None and answer.mixed for answer in answers) else []
     if frames.telemetry.empty:
         return told
     shown = share_rows(frames.telemetry)

@@ -3,12 +3,14 @@
     python tests/faults/campaign.py --seed 0 --kills 100 --out results/runs/faults
 
 After each fault the same command, given until it ends by itself, must leave the tables of an unbroken run to the byte, no
-document scored twice, and no file half written. Writes faults.json, a record a fault; 0 when all held.
+document scored twice, and no file half written. Writes faults.json, a record a fault; 0 when all held. `--jobs` faults go on
+side by side, each in a folder and with a seed of its own, so that what is drawn does not depend on how many.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import random
@@ -17,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import psutil
@@ -33,6 +37,7 @@ GRID = [
 ]
 MODELS = ["--model", "nha-tiny", "--model", "gla-tiny"]
 LONGEST = 600  # seconds that any command may take
+SERIES = 10  # kills in one go
 
 
 class Broken(AssertionError):
@@ -43,13 +48,20 @@ class Campaign:
     """Runs into folders under `out`; `records` says of each fault what was done."""
 
     def __init__(self, out: Path, seed: int):
-        self.out, self.draw, self.records = out, random.Random(seed), []
+        self.out, self.seed, self.draw, self.records = out, seed, random.Random(seed), []
         out.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         self.whole = self.fresh("whole")
         self.finish(self.whole)
         self.seconds = time.monotonic() - began
         self.table = (self.whole / "scores.csv").read_bytes()
+
+    def apart(self, name: str) -> Campaign:
+        """The same campaign with a folder and a seed of its own; records are shared."""
+        other = copy.copy(self)
+        other.out, other.draw = self.out / name, random.Random(f"{self.seed} {name}")
+        other.out.mkdir(exist_ok=True)
+        return other
 
     def fresh(self, name: str) -> Path:
         folder = self.out / name
@@ -305,20 +317,33 @@ def damage(path: Path, way: str, draw: random.Random) -> None:
     path.write_bytes(bytes(content))
 
 
-def main(out: Path = Path("results/runs/faults"), seed: int = 0, kills: int = 100) -> None:
+def faults_of(campaign: Campaign, kills: int) -> list[Callable[[], None]]:
+    """Every fault of the campaign, each by itself; the longest first."""
+    series = [min(SERIES, kills - first) for first in range(0, kills, SERIES)]
+    lanes = [campaign.apart(f"kills-{i}") for i in range(len(series))]
+    names = ("starve", "corrupt", "corrupt_answers", "checkpoint", "kill_actor", "twice", "read_only", "full_disk")
+    return [
+        *(lambda lane=lane, count=count: lane.kill(count) for lane, count in zip(lanes, series, strict=True)),
+        *(getattr(campaign.apart(name.replace("_", "-")), name) for name in names),
+    ]
+
+
+def main(out: Path = Path("results/runs/faults"), seed: int = 0, kills: int = 100, jobs: int = os.cpu_count() or 1) -> None:
     """Run the campaign; exit code 1 at the first thing that did not hold."""
     campaign = Campaign(out.absolute(), seed)
     try:
-        files = (campaign.corrupt, campaign.corrupt_answers, campaign.checkpoint)
-        machine = (campaign.starve, campaign.kill_actor, campaign.twice, campaign.read_only, campaign.full_disk)
-        for fault in (*files, *machine):
-            fault()
-        campaign.kill(kills)
+        with ThreadPoolExecutor(jobs) as pool:
+            asked = [pool.submit(fault) for fault in faults_of(campaign, kills)]
+            wait(asked, return_when=FIRST_EXCEPTION)
+            pool.shutdown(wait=True, cancel_futures=True)
+            for future in asked:
+                if not future.cancelled():
+                    future.result()
     except Broken as problem:
         campaign.note("BROKEN", what=str(problem))
         raise SystemExit(1) from problem
     finally:
-        about = {"seed": seed, "kills": kills, "faults": campaign.records}
+        about = {"seed": seed, "kills": kills, "jobs": jobs, "faults": campaign.records}
         (campaign.out / "faults.json").write_text(json.dumps(about, indent=1) + "\n")
     print(f"{len(campaign.records)} faults, and every run ended as an unbroken one; {campaign.out / 'faults.json'}")
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from models.assets import SMOLLM2
 from nha_eval import hub
-from nha_eval.catalog import describe, least_windows, own_window
+from nha_eval.catalog import describe, full_layers, least_windows, own_window
 from nha_eval.errors import UserError
 
 
@@ -112,19 +112,27 @@ def test_presets_and_forms(folder):
 
 
 @pytest.mark.parametrize(
-    ("config", "window"),
+    ("config", "window", "full"),
     [
-        ({"model_type": "llama"}, "full"),
-        ({"model_type": "mistral", "sliding_window": 4096}, 4096),
-        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, "full"),
-        ({"model_type": "nha", "mixers": ["nha"] * 2, "windows": [64, 64]}, 64),
-        ({"model_type": "nha", "mixers": ["nha"] * 2, "windows": [64, None]}, "own"),
-        ({"model_type": "nha", "mixers": ["gsa", "attention"], "windows": [None, None]}, "full"),
-        ({"model_type": "nha", "mixers": ["gsa"] * 2, "windows": [None, None]}, "none"),
+        ({"model_type": "llama"}, "full", ()),
+        ({"model_type": "mistral", "sliding_window": 4096}, 4096, ()),
+        (
+            {"model_type": "qwen3", "sliding_window": 8, "num_hidden_layers": 2}
+            | {"layer_types": ["sliding_attention", "full_attention"]},
+            "own",
+            (1,),
+        ),
+        ({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}, "full", ()),
+        ({"model_type": "nha", "mixers": ["nha"] * 2, "windows": [64, 64]}, 64, ()),
+        ({"model_type": "nha", "mixers": ["nha"] * 3, "windows": [None, 64, None]}, "own", (0, 2)),
+        ({"model_type": "nha", "mixers": ["nha"] * 2, "windows": [64, 16]}, "own", ()),
+        ({"model_type": "nha", "mixers": ["gsa", "attention"], "windows": [None, None]}, "full", ()),
+        ({"model_type": "nha", "mixers": ["gsa"] * 2, "windows": [None, None]}, "none", ()),
     ],
 )
-def test_own_windows(config, window):
+def test_own_windows(config, window, full):
     assert own_window(config) == window
+    assert full_layers(config) == full
 
 
 @pytest.mark.parametrize(

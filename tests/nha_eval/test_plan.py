@@ -132,6 +132,15 @@ def test_a_setting_by_name_gives_its_cells_the_windows_of_the_layers():
     assert "--searched--" in next(cell.id for cell in cells if cell.window == "searched")
 
 
+def test_a_window_in_tokens_leaves_a_hybrids_full_layers_full():
+    def hybrid(name):
+        return ModelInfo(name, name, "w", "own", 4096, least_windows=(0, 1, None), full_layers=(1,))
+
+    cells = cells_of(describe=hybrid, windows=[16, "full"], lengths=[64], costs={"lengths": [64]})
+    assert {(cell.window, cell.windows) for cell in cells} == {(16, (16, "full", "none")), ("full", None)}
+    assert {cell.what for cell in cells if cell.kind == "score"} >= {"a window 16 needle at 64"}
+
+
 def test_ids_change_with_the_windows_behind_a_name_and_not_with_the_form():
     def ids(form, describe=three_layers):
         return [cell.id for cell in cells_of(describe=describe, windows=["s", 16], lengths=[64], settings={"s": form})]

@@ -90,6 +90,16 @@ def test_states_are_those_of_the_layers(run, saved):
     assert held["compact"] < held["searched"] < held["full"]
 
 
+def test_a_hybrids_full_layers_stay_full_at_a_window_in_tokens(saved, tmp_path):
+    made = saved["searched"]
+    asked = [*map(str, TASK), "--window", "4,full", "--cost-length", "64", "--device", "cpu"]
+    assert cli.run(["eval", "--model", str(made), *asked, "--out", str(tmp_path / "run")]) == 0
+    with (tmp_path / "run" / "costs.csv").open(newline="") as file:
+        held = {row["window"]: int(row["state_bytes"]) for row in csv.DictReader(file) if row["phase"] == "prefill"}
+    wanted = {"4": with_windows(str(made), [4, None]), "full": with_windows(str(made), [None, None])}
+    assert held == {window: loaded.model.state_bytes(1, 64) for window, loaded in wanted.items()}
+
+
 def test_records_hold_the_windows_and_the_run_needs_no_other_file(run, capsys):
     found = cells(run)
     assert found["searched", "score", None]["cell"]["windows"] == [2, "full"]
