@@ -1,11 +1,14 @@
 """Compiles the kernels for a GPU that need not be there: `python compiling.py 90` for compute capability 9.0.
 
-Tensors are on the CPU, and nothing is launched. Prints a line a kernel: name, shared memory in bytes.
+Tensors are on the CPU, and nothing is launched. Prints a line a kernel: name, shared memory in bytes, and of one that begins
+while the kernel before it runs, what it reads until it waits for that.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
@@ -37,8 +40,41 @@ class NoGPU:
 driver.set_active(NoGPU())
 torch.cuda.current_device = lambda: 0
 torch.cuda.get_device_capability = lambda *_: divmod(CAPABILITY, 10)
+torch.cuda.is_current_stream_capturing = lambda: False
 told = set()
 run = JITFunction.run
+
+
+WEIGHTS = {"norm", "w0", "w1", "w2", "w3", "b0", "b1", "b2", "b3", "gate", "up"}
+
+
+def arguments_of(ptx: str, names: list[str]) -> dict[str, set[str]]:
+    """Of each register, the arguments that its value is reckoned from; what is read from memory comes from none."""
+    found = defaultdict(set)
+    # A register may be written, in a loop, below where it is read.
+    for _ in range(3):
+        for line in ptx.splitlines():
+            registers = re.findall(r"%\w+", re.sub(r"^\s*@!?%\w+", "", line))
+            if registers and not re.search(r"\b(ld\.(?!param)|atom\.)", line):
+                given = {names[int(i)] for i in re.findall(r"_param_(\d+)", line) if int(i) < len(names)}
+                found[registers[0]] |= given.union(*(found[name] for name in registers))
+    return found
+
+
+def read_early(compiled) -> set[str]:
+    """What a kernel reads until it waits for the one before it. That must be weights, and nothing may be written."""
+    kinds = {name: kind for name, kind in compiled.src.signature.items() if kind != "constexpr"}
+    pointers = {name for name, kind in kinds.items() if str(kind).startswith("*")}
+    ptx = compiled.asm["ptx"]
+    sources = arguments_of(ptx, list(kinds))
+    start, wait, rest = ptx.partition("griddepcontrol.wait")
+    assert wait and "griddepcontrol.launch_dependents" in start and "griddepcontrol.wait" not in rest
+    assert not re.search(r"\b(st|atom|red)\.(\w+\.)*global", start)
+    addresses = lambda text: re.findall(r"ld\.(?:\w+\.|::)*global\S*\s.*\[\s*(%\w+)", text)  # noqa: E731
+    early, late = (set().union(*(sources[name] & pointers for name in addresses(text))) for text in (start, rest))
+    assert all(sources[name] & pointers for name in addresses(ptx)), "an address of no argument"
+    assert early <= WEIGHTS and late, (early, late)
+    return early
 
 
 def compile_only(self, *args, grid, warmup, **options):
@@ -47,7 +83,7 @@ def compile_only(self, *args, grid, warmup, **options):
     assert shared <= MOST_SHARED, f"{self.fn.__name__} wants {shared} bytes of shared memory; there are {MOST_SHARED}"
     if compiled.hash not in told:
         told.add(compiled.hash)
-        print(self.fn.__name__, shared, flush=True)
+        print(self.fn.__name__, shared, *(sorted(read_early(compiled)) if options.get("launch_pdl") else ()), flush=True)
     return lambda *_: None
 
 
@@ -102,7 +138,7 @@ with torch.no_grad():
         for batch, new in product((1, 200), (1, 3, 8)):
             state = call(torch.bfloat16, batch=batch, time=80, **options)
             call(torch.bfloat16, batch=batch, time=new, **options, state=state)
-for rows, width in product((1, 4), (576, 2048)):
+for rows, width in product((1, 4), (576, 2048, 5120)):
     x, norm = torch.zeros(rows, 1, width, dtype=torch.bfloat16), (torch.zeros(width, dtype=torch.bfloat16), 1e-6)
     weights = [torch.zeros(size, width, dtype=torch.bfloat16) for size in (width, width, 64, 7)]
     linear(x, weights, biases=[None, None, None, weights[3][:, 0].clone()], norm=norm, after=[None, None, "silu", "logsigmoid"])

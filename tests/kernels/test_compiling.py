@@ -24,6 +24,14 @@ def test_kernels_compile(capability, tmp_path, monkeypatch):
     script = Path(__file__).with_name("compiling.py")
     done = subprocess.run([sys.executable, script, str(capability)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    kernels = {line.split()[0] for line in done.stdout.splitlines()}
+    lines = [line.split() for line in done.stdout.splitlines()]
+    kernels = {name for name, *_ in lines}
     wanted = {"nha_fwd_kernel_out", "nha_bwd_kernel_queries", "nha_fwd_kernel_decode"}
     assert wanted | {"few_rows_kernel_linear", "few_rows_kernel_glu"} <= kernels
+    early = {name: {tuple(read) for other, _, *read in lines if other == name and read} for name in kernels}
+    if capability < 90:
+        assert not any(early.values())
+        return
+    assert early["few_rows_kernel_glu"] == {("gate", "norm", "up")}
+    assert all({"norm", "w0"} <= set(read) for read in early["few_rows_kernel_linear"])
+    assert early["few_rows_kernel_linear"] and not early["nha_fwd_kernel_decode"]

@@ -110,6 +110,50 @@ def test_products_on_a_gpu(case, dtype, bound):
     assert max(errors.values()) < bound, errors
 
 
+REPLAYS = 20
+
+
+def replayed(pattern: str, size: str, batch: int) -> dict[str, bool]:
+    """Whether each replay of two layers' decode step, and the states after the last, are bit for bit those without a graph."""
+    from models import NHAForCausalLM
+    from models.presets import preset_config
+
+    config = preset_config(f"{pattern}-{size}")
+    config.num_hidden_layers, config.mixers, config.windows = 2, config.mixers[:2], config.windows[:2]
+    torch.manual_seed(0)
+    # Without the head, whose product is torch's own and may be another's in a graph.
+    model = NHAForCausalLM(config).to("cuda", torch.bfloat16).eval().model
+    ids = torch.randint(0, config.vocab_size, (batch, 70 + REPLAYS), device="cuda")
+    with torch.no_grad():
+        caches = [model.new_cache(max_length=128) for _ in range(3)]
+        for cache in caches:
+            model(ids[:, :70], cache=cache, use_cache=True)
+        eager, held, warm = caches
+        token = ids[:, 70:71].clone()
+        for _ in range(2):
+            model(token, cache=warm, use_cache=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = model(token, cache=held, use_cache=True).last_hidden_state
+        found = {}
+        for t in range(70, 70 + REPLAYS):
+            token.copy_(ids[:, t : t + 1])
+            graph.replay()
+            wanted = model(ids[:, t : t + 1], cache=eager, use_cache=True).last_hidden_state
+            found[f"token {t}"] = torch.equal(out, wanted)
+    kept = eager.tensors()
+    return found | {name: torch.equal(x, kept[name]) for name, x in held.tensors().items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("size", ["tiny", "1.3b"])
+@pytest.mark.parametrize("pattern", ["nha", "swa", "gsa"])
+def test_a_captured_step_has_the_same_bits(pattern, size, batch):
+    found = replayed(pattern, size, batch)
+    assert all(found.values()), [name for name, same in found.items() if not same]
+
+
 def test_what_is_taken(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     x = torch.zeros(4, 1, 8)

@@ -59,6 +59,30 @@ def test_only_what_decides_the_code_is_looked_at(monkeypatch):
     assert len(kernel.direct) == 1
 
 
+def test_steps_begin_early_in_graphs_alone(monkeypatch):
+    from kernels.nha.triton import launch
+
+    state = {"captured": False}
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state["captured"])
+    monkeypatch.setattr(launch, "begins_early", lambda device: True)
+    kernel, x, loaded = Kernel(), torch.zeros(64), []
+    kernel.arg_names = ("x", "SIZE", "PDL")
+    kernel.warmup = lambda *arguments, grid, **constants: loaded.append(constants) or Compiled(kernel)
+    launch.launch_step(kernel, (3,), x, SIZE=16, num_warps=4)
+    off, on = ({"SIZE": 16, "num_warps": 4, "PDL": flag, "launch_pdl": flag} for flag in (False, True))
+    # The form for graphs is at hand from the first call on: none could be loaded while a graph is captured.
+    assert [constants for _, _, constants in kernel.looked] == [off] and loaded == [on] and not kernel.direct
+    launch.launch_step(kernel, (3,), x, SIZE=16, num_warps=4)
+    state["captured"] = True
+    launch.launch_step(kernel, (3,), x, SIZE=16, num_warps=4)
+    assert [arguments[1:] for _, arguments in kernel.direct] == [(16, False), (16, True)]
+    assert len(kernel.looked) == len(loaded) == 1
+    monkeypatch.setattr(launch, "begins_early", lambda device: False)
+    launch.launch_step(kernel, (3,), x, SIZE=16, num_warps=4)
+    assert kernel.looked[-1][2] == {"SIZE": 16, "num_warps": 4, "PDL": False}
+
+
 def test_numbers_are_never_compiled_in():
     """Every number that a kernel takes at run time is named in its `do_not_specialize`."""
     from triton.runtime.jit import JITFunction

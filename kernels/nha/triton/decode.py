@@ -33,7 +33,7 @@ import triton.language as tl
 from kernels.nha.triton.common import columns, log2e, turned_columns, written
 from kernels.nha.triton.counts import cdiv, power_of_2
 from kernels.nha.triton.forward import joined, weighed
-from kernels.nha.triton.launch import ALL_REGISTERS, launch
+from kernels.nha.triton.launch import ALL_REGISTERS, launch_step
 
 # More new tokens than this are a prompt: the parallel form takes them.
 MOST_TOKENS = 8
@@ -99,11 +99,15 @@ def nha_fwd_kernel_decode(
     TP: tl.constexpr, GP: tl.constexpr, Q: tl.constexpr, B: tl.constexpr, BT: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     MP: tl.constexpr, STAGES: tl.constexpr, WD: tl.constexpr, PREC: tl.constexpr, PIECES: tl.constexpr, TURN: tl.constexpr,
     ANGLES_BY_ROW: tl.constexpr, RAW: tl.constexpr, BIAS: tl.constexpr, SINK: tl.constexpr, PARTS: tl.constexpr,
-    WIDE: tl.constexpr, EARLY: tl.constexpr, CROSSES: tl.constexpr,
+    WIDE: tl.constexpr, EARLY: tl.constexpr, CROSSES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """q, slot_q, out [N, T, H, G, *]; k, slot_k, v, g [N, T, H, *]; memory_* [N, H, M, *]; ring_* [N, H, R, *], its angles
     [N, R, K/2]; lse_* [N, T, H, G], if PARTS. WIDE: whether R > B. CROSSES: whether new tokens enter the slots at once,
     delay < T. EARLY: values are asked for along with keys, at the cost of registers that a second program cannot have then."""
+    if PDL:
+        # All that is read here changes, so nothing comes before the wait; but what follows may ask for its weights.
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     pair = tl.program_id(0).to(tl.int64)
     n, h = pair // H, pair % H
     kcol, kok = _columns(K, KP)
@@ -336,7 +340,7 @@ def _decode(
     N, T, HQ, K = q.shape
     H, V, M = k.shape[2], v.shape[3], g.shape[3]
     exact = q.dtype == torch.float32
-    launch(
+    launch_step(
         nha_fwd_kernel_decode, (N * H,),
         q, k, v, g, q if slot_q is None else slot_q, k if slot_k is None else slot_k, bias, cos, sin,
         memory_k, memory_v, ring_k, ring_v, ring_g, ring_raw, ring_cos, ring_sin, seen, out, lse_slots, lse_window,

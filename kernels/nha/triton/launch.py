@@ -9,6 +9,8 @@ time. Numbers must be named in the kernel's `do_not_specialize`, for their value
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
@@ -32,17 +34,55 @@ def _kind(x):
     return -(2**31) <= x < 2**31
 
 
-def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
-    """Launches `kernel` on a grid of one to three dimensions; constants: compile-time arguments and Triton's options."""
+def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> bool:
+    """Launches `kernel` on a grid of one to three dimensions; constants: compile-time arguments and Triton's options. Returns
+    whether Triton had to be asked."""
     if isinstance(kernel, InterpretedFunction):
         kernel[grid](*arguments, **constants)
-        return
-    key = (kernel, torch.cuda.current_device(), *(_kind(x) for x in arguments), *constants.values())
+        return True
+    key = _key(kernel, arguments, constants)
     known = _compiled.get(key)
     if known is None:
-        # Keywords come in an order that is the same at each call from one place.
-        values = [constants[name] for name in kernel.arg_names[len(arguments) :]]
-        _compiled[key] = kernel[grid](*arguments, **constants), values
-        return
+        _compiled[key] = kernel[grid](*arguments, **constants), _values(kernel, arguments, constants)
+        return True
     compiled, values = known
     compiled[(*grid, 1, 1)[:3]](*arguments, *values)
+    return False
+
+
+def launch_step(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
+    """`launch` for a kernel of a decode step, which takes a flag PDL: whether it may begin while the kernel before it runs.
+
+    That is so in CUDA graphs alone. Weights are then read before the kernel before is known to be done, and only of a graph
+    that needs no gradient is it known that nothing in it writes them; outside, an optimizer's step may stand there.
+    """
+    if isinstance(kernel, InterpretedFunction) or not begins_early(torch.cuda.current_device()):
+        launch(kernel, grid, *arguments, **constants, PDL=False)
+        return
+    captured = torch.cuda.is_current_stream_capturing()
+    asked = launch(kernel, grid, *arguments, **constants, PDL=captured, launch_pdl=captured)
+    if asked and not captured:
+        _load(kernel, grid, *arguments, **constants, PDL=True, launch_pdl=True)
+
+
+@lru_cache
+def begins_early(device: int) -> bool:
+    """Whether a GPU can start a kernel before the one before it has ended."""
+    return torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def _load(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:
+    """Has a kernel at hand for `launch`, since CUDA loads none while a graph is captured."""
+    compiled = kernel.warmup(*arguments, grid=grid, **constants)
+    # A launcher is made, which has the kernel loaded, and is not called.
+    _ = compiled[(*grid, 1, 1)[:3]]
+    _compiled[_key(kernel, arguments, constants)] = compiled, _values(kernel, arguments, constants)
+
+
+def _key(kernel, arguments: tuple, constants: dict) -> tuple:
+    return (kernel, torch.cuda.current_device(), *(_kind(x) for x in arguments), *constants.values())
+
+
+def _values(kernel, arguments: tuple, constants: dict) -> list:
+    """The compile-time arguments in the kernel's own order; keywords come in one that is the same at each call from a place."""
+    return [constants[name] for name in kernel.arg_names[len(arguments) :]]
