@@ -92,7 +92,9 @@ def save_adapted(
     save_file(tensors, folder / WEIGHTS)
     # The library leaves it to its owner alone.
     (folder / WEIGHTS).chmod(0o644)
-    fields = {key: value for key, value in model.config.to_dict().items() if key not in ("dtype", "torch_dtype")}
+    fields = {
+        key: value for key, value in model.config.to_dict().items() if key not in ("dtype", "torch_dtype", "_name_or_path")
+    }
     fields["base_model"] = {"name": base, "digest": weights_digest(base_folder(base))}
     layers = sorted({int(name.split(".")[2]) for name in tensors if ".lora_" in name})
     fields["adapter"] = {**asdict(lora), "layers": layers, "gate_scale": gate_scale}

@@ -1,10 +1,10 @@
-"""Models by name: a pattern of mixers times a size (`nha-tiny`, random weights), or a pretrained checkpoint's forms.
+"""Models by name: a pattern of mixers times a size (`nha-tiny`, random weights), a pretrained base, or a hybrid made of it.
 
     from models.presets import load
-    loaded = load("nha-smollm2-135m"); loaded.model.set_window(64)
+    loaded = load("nha-smollm2-135m"); loaded.model.set_window(64, layers=[0, 1])
 
-A name may also be a checkpoint's folder or its name on the Hugging Face hub; with `nha:` or `swa:` before it a plain
-checkpoint is taken as a hybrid or with sliding windows.
+A name may also be a checkpoint's folder or its name on the Hugging Face hub. With `nha:` or `swa:` before it a plain
+checkpoint, or the base, is taken as a hybrid or with sliding windows, untrained.
 """
 
 from __future__ import annotations
@@ -95,13 +95,10 @@ SIZES = {
     },
 }
 SPECIAL_TOKENS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
-# Forms of the pretrained SmolLM2-135M: (mixer, window).
-PRETRAINED = {
-    "smollm2-135m": ("attention", None),
-    "swa-smollm2-135m": ("attention", 64),
-    "nha-smollm2-135m": ("nha", 64),
-}
-PRETRAINED_LAYERS = 30
+BASE, BASE_LAYERS = "smollm2-135m", 30
+# Trained from it by `hybridize` and shipped, as folders of what training changed: slots and window, and the window alone.
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+TRAINED = ("nha-smollm2-135m", "swa-smollm2-135m")
 PREFIXES = {"nha": ("nha", 64), "swa": ("attention", 64)}
 
 
@@ -125,7 +122,7 @@ class LoadedModel:
 
 def preset_names() -> list[str]:
     """Every preset's name, sorted."""
-    return sorted([*PRETRAINED, *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)])
+    return sorted([BASE, *TRAINED, *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)])
 
 
 def preset_config(name: str) -> NHAConfig:
@@ -176,18 +173,27 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     dtype = as_dtype(dtype)
     if not isinstance(name, str):
         raise ModelUnavailable(f"the model's name is {name!r}; wanted a preset, a checkpoint's folder or a hub id, as text")
-    if name in PRETRAINED:
-        mixer, window = PRETRAINED[name]
+    if name == BASE:
         folder = smollm2_folder()
-        return _from_folder(name, folder, lambda path: _converted(path, mixer, window, dtype), device, f"asset {folder.name}")
+        return _from_folder(
+            name, folder, lambda path: _converted(path, "attention", None, dtype), device, f"asset {folder.name}"
+        )
+    if name in TRAINED:
+        path, base = CHECKPOINTS / name, smollm2_folder()
+        source = f"shipped, on asset {base.name}"
+        return _from_folder(name, path, lambda path: load_pretrained(path, dtype=dtype), device, source)
     if name in preset_names():
         return _random(name, device, dtype)
     prefix, colon, rest = name.partition(":")
     if colon and prefix in PREFIXES:
         mixer, window = PREFIXES[prefix]
-        if rest in preset_names():
-            raise ModelUnavailable(f"{name}: {rest} is a preset; wanted a checkpoint's folder or hub id behind {prefix}:")
-        return _from_folder(name, _folder(rest), lambda path: _converted(path, mixer, window, dtype), device)
+        if rest in preset_names() and rest != BASE:
+            raise ModelUnavailable(
+                f"{name}: {rest} is a preset; wanted {BASE}, a checkpoint's folder or a hub id behind {prefix}:"
+            )
+        folder = smollm2_folder() if rest == BASE else _folder(rest)
+        source = f"asset {folder.name}" if rest == BASE else None
+        return _from_folder(name, folder, lambda path: _converted(path, mixer, window, dtype), device, source)
     return _from_folder(name, _folder(name), lambda path: load_pretrained(path, dtype=dtype), device)
 
 

@@ -65,16 +65,17 @@ def describe_preset(name: str) -> ModelInfo:
     """A preset, by its settings; weights that are still to be fetched leave the longest length open."""
     from models import assets, presets
 
-    if name not in presets.PRETRAINED:
+    if name in presets.TRAINED:
+        return replace(describe_folder(name, presets.CHECKPOINTS / name), label=name)
+    if name != presets.BASE:
         config = presets.preset_config(name).to_dict()
         digest = _digest({key: value for key, value in config.items() if key != "transformers_version"})
         longest, layers = config["max_position_embeddings"], _layers(config, name)
         return ModelInfo(name, name, digest, own_window(config, name), longest, **layers)
-    mixer, window = presets.PRETRAINED[name]
     folder = assets.cached(assets.SMOLLM2)
     longest = read_config(folder / "config.json", name).get("max_position_embeddings") if folder else None
-    form = {"model_type": "nha", "mixers": mixer, "windows": window, "num_hidden_layers": presets.PRETRAINED_LAYERS}
-    digest, needs = _digest([assets.SMOLLM2.sha256, mixer]), (assets.SMOLLM2.name,)
+    form = {"model_type": "nha", "mixers": "attention", "windows": None, "num_hidden_layers": presets.BASE_LAYERS}
+    digest, needs = _digest([assets.SMOLLM2.sha256, "attention"]), (assets.SMOLLM2.name,)
     return ModelInfo(name, name, digest, own_window(form), longest, needs, least_windows(form))
 
 
@@ -84,8 +85,10 @@ def _in_form(name: str, form: str, rest: str) -> ModelInfo:
 
     if form not in presets.PREFIXES:
         raise UserError(f"no such form: {form!r} in {name!r}; {nearest(form, presets.PREFIXES, what='forms')}")
-    if rest in presets.preset_names():
-        raise UserError(f"model {name!r}: {rest} is a preset; give a checkpoint folder or a hub id behind {form}:")
+    if rest in presets.preset_names() and rest != presets.BASE:
+        raise UserError(
+            f"model {name!r}: {rest} is a preset; give {presets.BASE}, a checkpoint folder or a hub id behind {form}:"
+        )
     base = describe(rest)
     mixer, window = presets.PREFIXES[form]
     made = {"model_type": "nha", "mixers": mixer, "windows": window}

@@ -8,6 +8,7 @@ a value inside itself; and what a few lines with anchors can unfold to.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ class _Loader(yaml.SafeLoader):
                     raise _refusal(f"the key {key.value!r} is given twice", key)
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML keeps to, takes 1e-3 for text.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+][0-9]+$"), list("-+0123456789"))
 
 
 def _refusal(text: str, where: Any) -> yaml.YAMLError:

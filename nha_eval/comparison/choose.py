@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nha_eval.comparison.folders import RunScores, Setting
 from nha_eval.errors import UserError, nearest
-from nha_eval.plots._settings import full_setting
+from nha_eval.plots._settings import form_of, full_setting
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,17 @@ def _equal_settings(first: RunScores, second: RunScores) -> list[Pair]:
 def reference_pairs(run: RunScores, first: Setting) -> list[Pair]:
     """What a report compares: every setting against full attention, or against `first` in a run without any."""
     return _full_pairs(run) or [(Side(run, setting), Side(run, first)) for setting in run.tasks if setting != first]
+
+
+def slot_pairs(run: RunScores) -> list[Pair]:
+    """What slots bring: NHA against the sliding window alone, of one base and at one window."""
+    forms = {setting: form_of(setting.model) for setting in run.tasks}
+    return [
+        (Side(run, setting), Side(run, other))
+        for setting, (form, base) in forms.items()
+        for other, found in forms.items()
+        if form == "nha" and found == ("swa", base) and setting.window == other.window != "full"
+    ]
 
 
 def _full_pairs(run: RunScores) -> list[Pair]:

@@ -1,12 +1,14 @@
 """Who is who in a run: the full-attention setting a model is measured against, and short names for models and
 windows.
 
-A setting is a (model, window) pair. Roles are read off the presets' names (`swa-smollm2-135m` is `smollm2-135m` with
-a sliding window alone); a model whose name says nothing is called by its name and measured against its own full
-window, or the only full-attention model of the run.
+A setting is a (model, window) pair. Roles are read off the presets' names (`swa-smollm2-135m` and `swa:smollm2-135m` are
+`smollm2-135m` with a sliding window alone); a model whose name says nothing is called by its name and measured against its
+own full window, or the only full-attention model of the run.
 """
 
 from __future__ import annotations
+
+import re
 
 import pandas as pd
 
@@ -28,7 +30,7 @@ def full_setting(settings: list[Setting], model: str) -> Setting | None:
     """The full-attention setting that `model` is measured against; None when the run has none, or several that
     might be meant."""
     full = [name for name, window in settings if window == "full"]
-    bases = sorted((name for name in full if model.endswith(f"-{name}")), key=len)
+    bases = sorted((name for name in full if model.endswith((f"-{name}", f":{name}"))), key=len)
     if bases:
         return bases[-1], "full"
     if model in full:
@@ -49,13 +51,16 @@ def is_named(window: str) -> bool:
 def role(models: list[str], model: str) -> str:
     """What to call a model in a sentence: its role when no other model of the run shares it, else its name."""
 
-    def prefix(name: str) -> str:
-        return name.rsplit("/", 1)[-1].split("-", 1)[0].lower()
-
-    own = prefix(model)
-    if own in ROLES and sum(prefix(name) == own for name in models) == 1:
+    own = form_of(model)[0]
+    if own and sum(form_of(name)[0] == own for name in models) == 1:
         return ROLES[own]
     return clean_text(model, 48)
+
+
+def form_of(model: str) -> tuple[str, str]:
+    """(`nha` or `swa`, what it is a form of) by the model's name; ("", the name) for others."""
+    form, mark, base = re.match("([^-:]*)([-:]?)(.*)", model.rsplit("/", 1)[-1], re.DOTALL).groups()
+    return (form.lower(), base) if mark and form.lower() in ROLES else ("", model)
 
 
 def setting_label(setting: Setting, limit: int = 40) -> str:

@@ -1,6 +1,7 @@
 """Which differences are real: the paired comparisons within a run, by suite and by task, as `compare` makes them.
 
-Each setting is set against full attention, or in a run without any against its first setting. Nothing is computed here that
+Each setting is set against full attention, or in a run without any against its first setting; and NHA against the sliding
+window alone, of one base at one window, which tells what the slots bring. Nothing is computed here that
 `nha_eval.comparison` does not compute, so that a report and `compare RUN` never disagree. A run's cells and samples are
 needed; where they are not there, as in a folder of tables alone, there is nothing to show.
 """
@@ -8,11 +9,12 @@ needed; where they are not there, as in a folder of tables alone, there is nothi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nha_eval.comparison.choose import reference_pairs
+from nha_eval.comparison.choose import reference_pairs, slot_pairs
 from nha_eval.comparison.figures import is_lower_better
 from nha_eval.comparison.folders import RunScores, Setting, read_run
 from nha_eval.comparison.show import chance, documents, name_runs, notes, task
@@ -26,29 +28,41 @@ from .tables import Table
 # As the tables of scores: longer ones are read by a machine.
 _MOST_ROWS = 600
 TITLE = "Which differences are real"
+SLOTS_TITLE = "What the slots bring"
 # Of the difference in a score that the tables hold and the one that was tested: the same but for rounding.
 _SAME = 1e-6
 
 
 @dataclass(frozen=True)
 class Differences:
-    """The rows of `compare` with `--by suite` and without, as `comparison.show.COLUMNS` has them; both empty where the run has
-    nothing to pair."""
+    """The rows of `compare` with `--by suite` and without, as `comparison.show.COLUMNS` has them, and by suite those of NHA
+    against the window alone; empty where the run has nothing to pair."""
 
     suites: list[dict[str, Any]] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)
+    slots: list[dict[str, Any]] = field(default_factory=list)
 
     def of_suite(self, setting: tuple[str, str], suite: str, length: float, difference: float) -> dict[str, Any] | None:
         """The row that tested this `difference` of a suite's score (setting less reference) at `length` tokens (NaN: texts at
         their own); None where there is none, or where it is of other tasks or documents."""
-        for row in self.suites:
-            if row["status"] != OK or is_lower_better(row["metric"]):
-                continue
-            at = math.nan if row["length"] is None else row["length"]
-            same_length = at == length or (math.isnan(at) and math.isnan(length))
-            if _setting(row, "a") == setting and clean_text(row["suite"]) == suite and same_length:
-                return row if math.isclose(row["difference"], difference, abs_tol=_SAME) else None
-        return None
+        rows = (row for row in self.suites if _setting(row, "a") == setting)
+        return _tested(rows, suite, length, difference)
+
+    def of_slots(self, a: tuple[str, str], b: tuple[str, str], suite: str, length: float, difference: float) -> dict | None:
+        """As `of_suite`, of the settings `a` with slots and `b` without."""
+        rows = (row for row in self.slots if (_setting(row, "a"), _setting(row, "b")) == (a, b))
+        return _tested(rows, suite, length, difference)
+
+
+def _tested(rows: Iterable[dict[str, Any]], suite: str, length: float, difference: float) -> dict[str, Any] | None:
+    for row in rows:
+        if row["status"] != OK or is_lower_better(row["metric"]):
+            continue
+        at = math.nan if row["length"] is None else row["length"]
+        same_length = at == length or (math.isnan(at) and math.isnan(length))
+        if clean_text(row["suite"]) == suite and same_length:
+            return row if math.isclose(row["difference"], difference, abs_tol=_SAME) else None
+    return None
 
 
 def significance(row: dict[str, Any]) -> str:
@@ -76,7 +90,9 @@ def find_differences(folder: Path, frames: Frames) -> Differences:
     pairs = reference_pairs(run, _first(run, settings))
     if not pairs:
         return Differences()
-    return Differences(*(compare_all(pairs, Only(by=by)) for by in ("suite", "task")))
+    slots = slot_pairs(run)
+    by_suite, by_task = (compare_all(pairs, Only(by=by)) for by in ("suite", "task"))
+    return Differences(by_suite, by_task, compare_all(slots, Only(by="suite")) if slots else [])
 
 
 def _first(run: RunScores, settings: list[tuple[str, str]]) -> Setting:
@@ -90,6 +106,7 @@ def difference_text(found: Differences) -> list[str]:
     compared = [row for row in found.suites if row["status"] == OK]
     if not compared:
         return []
+    slots = any(row["status"] == OK for row in found.slots)
     few = f"{len(compared)} comparison{'' if len(compared) == 1 else 's'}"
     how = (
         "Each setting and its reference answered the same documents, and are compared document by document, contexts kept "
@@ -97,21 +114,27 @@ def difference_text(found: Differences) -> list[str]:
         f"Holm's correction over the table's {few}; the headline's p are these. “No difference shown” does not mean equal: "
         "the interval says how much could be there. “Too few to tell”: with so few contexts no outcome could have been "
         "significant in this table. As `compare RUN --by suite` gives it (docs/COMPARE.md)."
+        + (f" “{SLOTS_TITLE}”: NHA against the sliding window alone at the same window, corrected by itself." if slots else "")
     )
     return [how, *(clean_text(note, 400) for note in notes([row for row in found.suites if row["status"] != MISSING]))]
 
 
 def suite_differences(found: Differences) -> Table | None:
     """A row a setting and suite; None where nothing was compared."""
-    return _table(TITLE, found.suites)
+    return _table(TITLE, "suite", found.suites)
+
+
+def slot_differences(found: Differences) -> Table | None:
+    """A row a suite and window, with a correction of its own; None where the run has no such pair."""
+    return _table(SLOTS_TITLE, "suite", found.slots)
 
 
 def task_differences(found: Differences) -> Table | None:
     """A row a setting and task, with a correction of its own; None where nothing was compared."""
-    return _table("The same by task", found.tasks)
+    return _table("The same by task", "task", found.tasks)
 
 
-def _table(title: str, rows: list[dict[str, Any]]) -> Table | None:
+def _table(title: str, by: str, rows: list[dict[str, Any]]) -> Table | None:
     compared = [row for row in rows if row["status"] == OK]
     if not compared:
         return None
@@ -119,10 +142,10 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table | None:
     lines = []
     for row, (_, length) in zip(compared[:_MOST_ROWS], groups, strict=False):
         # A perplexity enters no suite's mean: it is a row of its own there.
-        what = row["suite"] if title == TITLE and not is_lower_better(row["metric"]) else task(row)
+        what = row["suite"] if by == "suite" and not is_lower_better(row["metric"]) else task(row)
         sides = [setting_label(_setting(row, letter), 60) for letter in "ab"]
         lines.append([*sides, suite_label(what, length, groups, 72), *_figures(row)])
-    columns = ["setting", "reference", "suite" if title == TITLE else "task", "score", "reference's", "difference"]
+    columns = ["setting", "reference", by, "score", "reference's", "difference"]
     columns += ["95% interval", "p", "p, Holm", "documents paired", "finding"]
     return Table(title, columns, lines, labels=3, left_out=len(compared) - len(lines))
 

@@ -130,7 +130,7 @@ def _suite_sentences(group: Group, window: str, settings: list[Setting], models:
     part = f" (on {shared} of {all_tasks} tasks)" if shared < all_tasks else ""
     said = [_kept_sentence(at, name + part, base, others, majority, group, window)]
     if len(sharing) >= 2:
-        said[0] += " " + _between_sentence(sharing[0], sharing[1], others)
+        said[0] += " " + _between_sentence(group, window, sharing[0], sharing[1], others)
     # A score that the constant answer reaches cannot tell windows apart, so no window is called enough on it.
     if _at_floor(base, majority) or is_named(window):
         return said
@@ -169,10 +169,15 @@ def _kept_sentence(
     return f"{at}, {_joined(parts)}{constant}."
 
 
-def _between_sentence(first: str, second: str, others: dict[str, Score]) -> str:
+def _between_sentence(group: Group, window: str, first: str, second: str, others: dict[str, Score]) -> str:
     names = list(others)
     one, two = role(names, first), role(names, second)
     gap = abs(others[first].value - others[second].value)
+    settings = (first, window), (second, window)
+    row = group.found.of_slots(*settings, group.suite, group.length, others[first].value - others[second].value)
+    if row is not None:
+        ahead = "ahead of" if row["difference"] >= 0 else "behind"
+        return f"What the slots bring: {one} is {gap:.3f} {ahead} {two}; {significance(row)}."
     verdict = others[first].verdict(others[second])
     if verdict == "unknown":
         return f"Without standard errors {one} and {two} cannot be ranked."

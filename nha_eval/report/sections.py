@@ -12,7 +12,7 @@ from nha_eval.plots._frames import Frames
 from .answers import Answer
 from .beside import beside_table, beside_text
 from .content import cost_tables, environment_table, every_score, suite_table, task_tables
-from .differences import TITLE, Differences, difference_text, suite_differences, task_differences
+from .differences import TITLE, Differences, difference_text, slot_differences, suite_differences, task_differences
 from .doctor import doctor_table, doctor_text, without_stamps
 from .inside import inside_tables, inside_text
 from .status import failures
@@ -76,13 +76,13 @@ def make_sections(
     suites = suite_table(frames)
     known = {"window-accuracy", "slot-share", "latency-length", "memory-length", "accuracy-cost"}
     others = [picture for kind, picture in pictures.items() if kind not in known]
-    failed, paired = failures(frames), suite_differences(found)
+    failed, paired = failures(frames), [table for table in (suite_differences(found), slot_differences(found)) if table]
     beside, doctor = beside_table(frames, environment), doctor_table(environment)
     about = environment_table(without_stamps(environment))
     code = [*([("The command", command)] if command else []), *([("The spec", spec)] if spec else [])]
     sections = [
         Section("accuracy", "Accuracy against window", [], of("window-accuracy"), [suites] if suites else []),
-        Section("differences", TITLE, difference_text(found), [], [paired] if paired else [], [], task_differences(found)),
+        Section("differences", TITLE, difference_text(found), [], paired, [], task_differences(found)),
         Section(
             "accuracy-cost",
             "Accuracy against cost",

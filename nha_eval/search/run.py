@@ -1,7 +1,7 @@
 """`search` from a spec to its run folder.
 
 from nha_eval.search.run import search
-search(make_search_spec({"model": "nha-smollm2-135m", "text": "debian"}, {}, where="here"))
+search(make_search_spec({"model": "nha:smollm2-135m", "text": "debian"}, {}, where="here"))
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is to be searched, as the user says it: flags, a YAML file of the same names, or both (flags win).
 
-model: nha-smollm2-135m
+model: nha:smollm2-135m
 windows: [0, 16, 64, 256, full]
 budgets: [0.25, 22MB]
 text: debian

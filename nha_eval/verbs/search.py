@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 EXAMPLE = (
-    "Example: [bold]python run_eval.py search nha-smollm2-135m --text debian --budget 0.25,0.5 --time 50[/bold]\n\n"
-    "What it finds is evaluated by its name: [bold]eval --model nha-smollm2-135m --suite recall-local --settings "
+    "Example: [bold]python run_eval.py search nha:smollm2-135m --text debian --budget 0.25,0.5 --time 50[/bold]\n\n"
+    "What it finds is evaluated by its name: [bold]eval --model nha:smollm2-135m --suite recall-local --settings "
     "results/runs/search-NAME/settings.yaml --window searched-25pct[/bold]"
 )
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from test_convert import FAMILIES
 from tiny import close, tokens
@@ -128,3 +129,26 @@ def test_another_base_of_the_same_shape_is_refused(base, tmp_path):
     AutoModelForCausalLM.from_config(FAMILIES["llama"]).save_pretrained(base)
     with pytest.raises(ModelUnavailable, match=r"was trained on other weights than .*base holds"):
         load_adapted(folder)
+
+
+@pytest.mark.assets
+@torch.no_grad()
+def test_the_shipped_hybrids_are_nearer_to_their_base_than_before_training():
+    from models.presets import load
+
+    # Other text than it was trained on: of no package, written for this.
+    text = (
+        "The ferry to the island leaves twice a day, except on Mondays, when the captain visits his sister in the hills. Last "
+        "week the engine failed half way, and the passengers sang until a fishing boat took them in tow. Nobody asked for the "
+        "fare back. "
+    )
+    base = load("smollm2-135m")
+    x = base.tokenizer(text * 2, return_tensors="pt").input_ids
+    wanted = F.log_softmax(base.model(x).logits[0], -1)
+
+    def divergence(name):
+        model = load(name).model
+        return F.kl_div(F.log_softmax(model(x).logits[0], -1), wanted, reduction="batchmean", log_target=True).item()
+
+    nha, swa, untrained = (divergence(name) for name in ("nha-smollm2-135m", "swa-smollm2-135m", "nha:smollm2-135m"))
+    assert nha < 0.2 and swa < 0.4 and nha < untrained / 4

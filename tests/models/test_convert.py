@@ -100,7 +100,7 @@ def test_smollm2_at_full_windows_is_smollm2():
     from models.assets import smollm2_folder
     from models.presets import load
 
-    loaded = load("nha-smollm2-135m")
+    loaded = load("nha:smollm2-135m")
     loaded.model.set_window(None)
     base = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32).eval()
     x = loaded.tokenizer("The capital of France is Paris. The capital of Italy is", return_tensors="pt").input_ids

@@ -98,7 +98,7 @@ def test_names_that_stand_for_nothing(folder, tmp_path, monkeypatch):
     assert "no such checkpoint folder" in refusal(tmp_path / "nowhere")
     assert "is a file" in refusal(folder / "config.json")
     assert "no such form: 'rnn'" in refusal(f"rnn:{folder}")
-    assert "nha-tiny is a preset; give a checkpoint folder" in refusal("swa:nha-tiny")
+    assert "nha-tiny is a preset; give smollm2-135m, a checkpoint folder" in refusal("swa:nha-tiny")
 
 
 def test_presets_and_forms(folder):
@@ -109,6 +109,12 @@ def test_presets_and_forms(folder):
     hybrid = describe(f"nha:{folder}")
     assert hybrid.label == "nha:checkpoint"
     assert hybrid.fingerprint != describe(str(folder)).fingerprint
+    shipped, untrained = describe("nha-smollm2-135m"), describe("nha:smollm2-135m")
+    assert (shipped.label, shipped.own_window, shipped.full_layers) == ("nha-smollm2-135m", "own", (7, 18, 20, 23))
+    assert (untrained.label, untrained.own_window, untrained.full_layers) == ("nha:smollm2-135m", 64, ())
+    assert shipped.needs == untrained.needs == (SMOLLM2.name,)
+    with pytest.raises(UserError, match=r"nha-tiny is a preset; give smollm2-135m, a checkpoint folder"):
+        describe("nha:nha-tiny")
 
 
 @pytest.mark.parametrize(
@@ -170,11 +176,11 @@ def test_least_windows_are_those_of_the_loaded_layers(folder):
 
 
 @pytest.mark.assets
-def test_the_pretrained_presets_have_as_many_layers_as_it_says():
+def test_the_base_has_as_many_layers_as_it_says():
     from models.assets import smollm2_folder
-    from models.presets import PRETRAINED_LAYERS
+    from models.presets import BASE_LAYERS
 
-    assert json.loads((smollm2_folder() / "config.json").read_text())["num_hidden_layers"] == PRETRAINED_LAYERS
+    assert json.loads((smollm2_folder() / "config.json").read_text())["num_hidden_layers"] == BASE_LAYERS
 
 
 def test_a_hub_that_does_not_answer_is_found_out_in_time(monkeypatch):

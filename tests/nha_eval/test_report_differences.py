@@ -11,6 +11,7 @@ from scored_run import add, documents
 from test_report import HOSTILE, Page, pages
 
 from nha_eval.comparison import Only, compare
+from nha_eval.comparison.show import chance
 from nha_eval.journal import Journal
 
 FULL, NHA, SWA = "base", "nha-base", "swa-base"
@@ -37,8 +38,8 @@ def section(markdown):
 
 
 def lines_of(markdown):
-    """The table's rows by setting, as text."""
-    rows = [line for line in section(markdown).splitlines() if line.startswith("| ")]
+    """The first table's rows by setting, as text."""
+    rows = [line for line in section(markdown).split("\n### ")[0].splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
 
@@ -77,6 +78,28 @@ def test_the_headline_says_which_loss_is_significant(whole):
     markdown = whole[1]
     assert "NHA keeps 97% of full attention's recall score (0.88 against 0.90; no difference shown, p = " in markdown
     assert "and sliding window alone 33% (0.30; the loss is significant, p = 0.0004)" in markdown
+
+
+def test_what_the_slots_bring_is_tested_by_itself(whole, tmp_path):
+    folder, markdown, _ = whole
+    compare(str(folder), a=NHA, b=SWA, only=Only(by="suite"), out=tmp_path)
+    with (tmp_path / "comparisons.csv").open(newline="") as file:
+        wanted = {row["window_a"]: row for row in csv.DictReader(file)}
+    part = section(markdown).split("\n### What the slots bring")[1]
+    assert sorted(wanted) == ["256", "64"]
+    for window, row in wanted.items():
+        (line,) = [
+            line for line in part.splitlines() if line.startswith(f"| {NHA}, window {window} | {SWA}, window {window} |")
+        ]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[5] == f"{float(row['difference']):+.3f}" and cells[8] == chance(float(row["p_holm"]))
+        assert cells[-1] == "better"
+    assert "What the slots bring: NHA is 0.575 ahead of sliding window alone; the gain is significant, p = 0.0002." in markdown
+
+
+def test_without_a_window_alone_nothing_is_said_of_slots(tmp_path):
+    run = {(FULL, "full"): 36, (NHA, "64"): 35, ("swa-other", "64"): 12}
+    assert "What the slots bring" not in pages(run_of(tmp_path / "run", run))[0]
 
 
 def test_the_narrowest_window_agrees_with_the_table(tmp_path):

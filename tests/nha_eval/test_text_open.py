@@ -12,6 +12,7 @@ from models.tokenizer import byte_tokenizer
 from nha_eval.errors import UserError
 from nha_eval.text import TextSpec, open_text, tokens
 from nha_eval.text.documents import pieces
+from nha_eval.text.tokens import tokenizer_digest
 
 WORDS = VOCABULARY.split()
 
@@ -105,6 +106,17 @@ def test_what_decides_the_tokens_makes_others(books, tokenizer, change):
         spec = TextSpec(source=str(folder), length=64, separator="a")
     other = byte_tokenizer(100) if change == "tokenizer" else tokenizer
     assert open_text(spec, other).tokens.folder != first.tokens.folder
+
+
+def test_a_tokenizer_is_known_by_what_it_does(tokenizer):
+    from tokenizers import normalizers
+
+    known = tokenizer_digest(tokenizer)
+    tokenizer("a", truncation=True, max_length=1)
+    assert tokenizer_digest(tokenizer) == known
+    other = make_tokenizer()
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert other.get_vocab() == tokenizer.get_vocab() and tokenizer_digest(other) != known
 
 
 def test_the_same_documents_are_held_out_with_any_tokenizer(books, tokenizer):

@@ -65,6 +65,10 @@ def test_the_rest_is_as_yaml_reads_it(text):
     assert yamls.load(text) == yaml.safe_load(text)
 
 
+def test_numbers_in_scientific_form():
+    assert yamls.load("[1e-3, 1.5e-3, -2E+4, 1e3, e-3, 1e-3x]") == [0.001, 0.0015, -20000.0, "1e3", "e-3", "1e-3x"]
+
+
 def test_long_files_are_not_read(tmp_path):
     path = tmp_path / "long.yaml"
     path.write_bytes(b"a: [" + b"x, " * 100_000 + b"x]")
