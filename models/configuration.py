@@ -143,6 +143,10 @@ class NHAConfig(LlamaConfig):
             raise ValueError(f"aux_loss_target is {self.aux_loss_target}; wanted a share in (0, 1]")
         if self.fusion == "sum" and self.aux_loss:
             raise ValueError("aux_loss is of one softmax over slots and window; wanted 0 where fusion is 'sum'")
+        if self.fusion == "sum" and "nha" not in self.mixers:
+            raise ValueError(
+                f"fusion 'sum' is of slots and a window, and no layer of {self.mixers[0]!r} has both; wanted 'softmax'"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             heads = f"{self.num_attention_heads} query and {self.num_key_value_heads} key-value heads"
             raise ValueError(f"{heads}; wanted the first to be a multiple of the second")

@@ -72,6 +72,8 @@ def test_a_sum_has_no_cache_and_no_share_to_train_by():
         NHAConfig(num_hidden_layers=1, fusion="add")
     with pytest.raises(ValueError, match="aux_loss is of one softmax"):
         NHAConfig(num_hidden_layers=1, fusion="sum", aux_loss=0.1)
+    with pytest.raises(ValueError, match="no layer of 'gsa' has both"):
+        NHAConfig(num_hidden_layers=1, mixers="gsa", fusion="sum")
 
 
 @pytest.mark.parametrize("name", settings())

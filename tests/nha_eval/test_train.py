@@ -174,6 +174,19 @@ def test_a_stream_is_every_document_once_in_lots(tmp_path):
     )
 
 
+def test_streams_of_zstandard_are_the_same(tmp_path):
+    import zstandard
+
+    plain = jsonl(tmp_path / "plain", 12)
+    (tmp_path / "packed").mkdir()
+    for path in plain.iterdir():
+        packed = zstandard.compress(gzip.decompress(path.read_bytes()))
+        (tmp_path / "packed" / path.with_suffix(".zst").name).write_bytes(packed)
+    of = (StreamSpec(source=str(tmp_path / name), length=LENGTH, lot=10, heldout_documents=2) for name in ("plain", "packed"))
+    first, second = (open_stream(spec, byte_tokenizer(1024), 5) for spec in of)
+    assert all(torch.equal(first[i]["input_ids"], second[i]["input_ids"]) for i in range(5))
+
+
 @pytest.mark.parametrize("pattern", ["transformer++", "gla", "gated-deltanet", "mamba2", "gsa", "nha"])
 def test_flops_of_a_step_against_torchs_counter(pattern):
     """Forward and backward. The counter counts attention over everything whole, of which here the half that is masked is not
