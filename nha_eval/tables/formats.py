@@ -141,6 +141,7 @@ def print_shown(shown: Iterable[Shown], console: Any = None) -> None:
         console.rule(f"[bold]{escape(one.name)}[/bold]", align="left")
         console.print(f"[bold]{escape(one.title)}[/bold]\n")
         for table in one.tables:
+            console.print(table.title, style="italic", markup=False)
             console.print(_rich_table(table))
         for note in one.notes:
             console.print(Padding(escape(f"- {note}"), (0, 0, 0, 1)))
@@ -157,7 +158,7 @@ def _rich_table(table: Table) -> Any:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    made = RichTable(title=escape(table.title), title_justify="left", title_style="italic", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(table.columns):
         label = place < table.labels or column == "verdict"
         made.add_column(escape(column), justify="left" if label else "right", overflow="fold")

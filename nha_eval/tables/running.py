@@ -35,8 +35,12 @@ def evaluate_table(table: PaperTable, model: str, options: dict[str, Any]) -> Ra
     info = catalog.describe(model)
     content = {**needed(table, info), "models": [model], "costs": False}
     spec = make_spec(content, {key: value for key, value in options.items() if value is not None}, where="the command line")
-    run = prepare(spec, f"tables-{table.name}", describe=lambda _: info)
-    return Ran(run.go(), run.path, info.label, parameters(model))
+    try:
+        run = prepare(spec, f"tables-{table.name}", describe=lambda _: info)
+        return Ran(run.go(), run.path, info.label, parameters(model))
+    except UserError as problem:
+        # Here `eval`'s --out is the file of the tables.
+        raise UserError(str(problem).replace("--out", "--into")) from problem
 
 
 def needed(table: PaperTable, info: ModelInfo) -> dict[str, Any]:

@@ -43,10 +43,8 @@ def tables(
             raise UserError(f"--{'into' if given == 'out' else given} goes with --model, of which there is none")
     if said and not (runs or model):
         raise UserError(f"{said[0].where}: there is no model here: add --run with the run that has it, or --model")
-    if model is not None and (len(names) != 1):
-        raise UserError(
-            f"--model measures one table: name it, as in `tables nha-main --model ...`; {nearest('', table_names())}"
-        )
+    if model is not None and len(names) != 1:
+        raise UserError(f"--model {model}: name one table to measure; {nearest('', table_names(), what='tables')}")
     measured = [read_measured(run) for run in runs]
     code, sizes = DONE, {}
     if model is not None:

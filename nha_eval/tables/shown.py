@@ -170,17 +170,15 @@ def _of_runs(filled: Filled) -> Iterable[str]:
         )
     for name, limit in filled.limited.items():
         yield f"{clean_text(name, NAME)} was asked the first {limit:,} documents of a task at most, not all."
-    reasons: dict[str, dict[str, None]] = {}
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
     for cell in (*filled.cells, *(cell for cells in filled.own.values() for cell in cells)):
         stated = filled.table.spec.metrics[cell.column.metric].not_stated
         if cell.setting and cell.measured.value is None and cell.reason and not stated:
-            told = f"{cell.verdict}{f' ({cell.measured.status})' if cell.measured.status not in ('', cell.verdict) else ''}"
-            line = f"{told}: {clean_text(cell.reason, REASON)}"
-            reasons.setdefault(line, {})[f"{name_of(cell.setting)} on {cell.column}"] = None
-    for line, where in reasons.items():
-        names = list(where)
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        yield f"{', '.join(names[:3])}{more} {line}"
+            told = f"{cell.verdict} ({status})" if (status := cell.measured.status) not in ("", cell.verdict) else cell.verdict
+            why = name_of(cell.setting), f"{told}, {clean_text(cell.reason, REASON)}"
+            reasons.setdefault(why, {})[f"{cell.column}"] = None
+    for (name, why), columns in reasons.items():
+        yield f"{name} on {'; '.join(columns)}: {why}."
 
 
 def _say_commands(shown: Shown, filled: Filled) -> None:
@@ -190,10 +188,11 @@ def _say_commands(shown: Shown, filled: Filled) -> None:
     columns = list(dict.fromkeys(cell.column for cell in waiting if cell.command))
     if not columns:
         return
-    model = next(cell.model for cell in waiting if cell.command)
+    models = list(dict.fromkeys(cell.model for cell in waiting if cell.command))
+    model = next((model for model in models if model.name == "NHA"), models[0])
     shown.commands = [fill_command(table, model.name), *eval_commands(table, columns)]
     about = f" ({model.about})" if model.about else ""
     shown.commands_say = (
-        f"Not measured: {len(waiting)} of {count} published figures. The first command measures them of {model.name}, with a "
+        f"Not measured: {len(waiting)} of {count} published figures. The first command measures those of {model.name}, with a "
         f"checkpoint of it{about} in the place of {PLACE}; the others do so suite by suite, for `tables {table.name} --run`:"
     )

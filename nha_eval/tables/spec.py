@@ -184,5 +184,7 @@ def size_in(text: str) -> float | None:
 
 
 def size_text(parameters: float) -> str:
-    """`138M`, `1.36B`."""
+    """`0.11M`, `138M`, `1.36B`."""
+    if parameters < 9.95e6:
+        return f"{parameters / 1e6:.2g}M"
     return f"{parameters / 1e6:.0f}M" if parameters < 999.5e6 else f"{parameters / 1e9:.3g}B"

@@ -46,7 +46,7 @@ def command(
 ) -> int:
     """The paper's tables: published, measured here, difference, 95% interval, verdict; or the command that would measure it.
 
-    A verdict needs --column; a model of another size is shown beside the table, not in it. docs/TABLES.md says how all is judged.
+    A verdict needs --column; a model of another size stands beside the table, not in it. docs/TABLES.md says how it is judged.
     Exit codes: 0 done, 1 stopped by the machine, 2 wrong input, 3 some data could not be had, 130 interrupted.
     """
     from nha_eval.tables.show import tables
