@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -58,7 +59,10 @@ class MeasuredRun:
 def read_measured(given: str) -> MeasuredRun:
     """A run folder, by its path or its name under results/runs, finished or not. UserError where it is none, or is broken."""
     path = user_path(given, "run", "give a run folder")
-    folder = next((place for place in (path, RUNS / path) if place.is_dir()), None)
+    folder = None
+    # A path longer than a system's longest is one that is not there.
+    with contextlib.suppress(OSError):
+        folder = next((place for place in (path, RUNS / path) if place.is_dir()), None)
     if folder is None:
         raise UserError(f"no such run: {given!r}; give a run folder, or the name of one under {RUNS}")
     run = MeasuredRun(folder.resolve().name)
