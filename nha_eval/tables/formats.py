@@ -34,7 +34,8 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "'": r"\textquotesingle{}",
-    # Two of these would become a dash, and a dash of the text is not in every font.
+    "`": r"\textasciigrave{}",
+    # Two hyphens would become a dash; a dash itself is not in every font.
     "-": "-{}",
     "–": "--",
 }
@@ -116,7 +117,7 @@ def _latex_table(table: Table, title: str, label: str) -> list[str]:
 
 def latex_text(text: object) -> str:
     """Text in which nothing acts as a command."""
-    return re.sub(r"[\\&%$#_{}~^<>'–-]", lambda found: _LATEX[found[0]], str(text))
+    return re.sub(r"[\\&%$#_{}~^<>'`–]|-(?=-)", lambda found: _LATEX[found[0]], str(text))
 
 
 def html(shown: Iterable[Shown]) -> str:

@@ -18,8 +18,8 @@ from nha_eval.tables.spec import METRICS_BY_LENGTHS, Column, Model, PaperTable, 
 
 NAME, REASON = 60, 240  # characters of what a run calls something
 RULE = (
-    "Reproduced: within the rounding of its last digit, the published figure lies in the 95% interval of the measured one. An "
-    "interval is as wide as the documents are few: a wide one is no strong evidence."
+    "Reproduced: within the rounding of its last digit, the published figure lies in the 95% interval of the measured one. Of "
+    "figures that do agree, one in twenty falls outside by chance; an interval of few documents is wide, and says little."
 )
 
 

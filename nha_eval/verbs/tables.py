@@ -12,10 +12,12 @@ EXAMPLE = (
 
 
 def command(
-    table: Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="`list` shows them. Default: all.")] = None,
+    table: Annotated[list[str] | None, typer.Argument(metavar="TABLE", help="`list` shows them. Default: all.")] = None,
     run: Annotated[
         list[str] | None,
-        typer.Option(metavar="FOLDER", help="A run with what was measured. Repeatable; the first has the word."),
+        typer.Option(
+            metavar="FOLDER", help="A run with what was measured. Repeatable: of figures that several have, the first's count."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Evaluate this preset, checkpoint folder or hub id on all that the table needs.")
