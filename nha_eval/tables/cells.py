@@ -94,8 +94,11 @@ def fill(
     there = list(dict.fromkeys(setting for run in runs for setting in run.settings))
     known = {s.model: parameters_of(runs, s.model) or (sizes or {}).get(s.model) for s in [*there, *settings.values()]}
     known = {model: size for model, size in known.items() if size}
+    random = set().union(*(run.random for run in runs))
     placed = [_placed(table, settings, known) for table in tables]
     for one, setting in settings.items():
+        if setting.model in random:
+            raise UserError(f"{one.where}: the weights of {setting.model} are random, never trained: leave the option out")
         _check_placed(one, setting, tables, placed, known)
     return [_filled(table, runs, columns, there, known) for table, columns in zip(tables, placed, strict=True)]
 
@@ -191,7 +194,8 @@ def digits(text: str) -> int:
 
 
 def _own(table: PaperTable, setting: Setting, runs: list[MeasuredRun], size: float | None) -> list[Cell]:
-    why = not_comparable(table, size)
+    random = any(setting.model in run.random for run in runs)
+    why = "its weights are random, never trained" if random else not_comparable(table, size)
     cells = []
     for column in table.columns:
         measured = figure(runs, setting, table, column)

@@ -45,6 +45,7 @@ class MeasuredRun:
     name: str
     rows: list[dict[str, str]] = field(default_factory=list)
     parameters: dict[str, float] = field(default_factory=dict)  # model -> how many, where the run recorded it
+    random: set[str] = field(default_factory=set)  # models whose weights were never trained
     limits: dict[str, int] = field(default_factory=dict)  # task, or "" for all -> documents that were asked at most
 
     @property
@@ -70,7 +71,11 @@ def read_measured(given: str) -> MeasuredRun:
         run.rows = _rows(folder / "scores.csv")
     elif any(folder.iterdir()) and not (folder / "spec.yaml").is_file():
         raise UserError(f"{given!r} has neither scores.csv nor spec.yaml: give a run folder, as `eval` leaves it")
-    run.parameters, run.limits = _parameters(folder / "environment.json"), _limits(folder / "spec.yaml")
+    models = _models(folder / "environment.json")
+    counts = {name: about.get("parameters") for name, about in models.items()}
+    run.parameters = {name: float(count) for name, count in counts.items() if type(count) in (int, float) and 0 < count < 1e16}
+    run.random = {name for name, about in models.items() if about.get("random_weights") is True}
+    run.limits = _limits(folder / "spec.yaml")
     return run
 
 
@@ -94,13 +99,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _parameters(path: Path) -> dict[str, float]:
+def _models(path: Path) -> dict[str, dict[str, Any]]:
+    """What the run recorded of its models; empty where it did not, or that is broken."""
     try:
         models = json.loads(path.read_text(encoding="utf-8")).get("models")
-        told = {name: about.get("parameters") for name, about in models.items() if isinstance(about, dict)}
+        return {name: about for name, about in models.items() if isinstance(about, dict)}
     except (OSError, ValueError, RecursionError, AttributeError):
         return {}
-    return {name: float(count) for name, count in told.items() if type(count) in (int, float) and 0 < count < 1e16}
 
 
 def _limits(path: Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ def command(
     run: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FOLDER", help="A run with what was measured. Repeatable: of figures that several have, the first's count."
+            metavar="FOLDER", help="A run with what was measured. Repeatable: of figures that several have, the first's counts."
         ),
     ] = None,
     model: Annotated[

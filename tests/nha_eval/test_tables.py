@@ -331,6 +331,15 @@ def test_the_published_size_can(tmp_path):
     assert {cell.verdict for cell in filled.cells if cell.model.name != "NHA"} == {NOT_MEASURED}
 
 
+def test_random_weights_are_not_compared_with_anything(tmp_path):
+    run = sized(tmp_path / "run", 1_360_000_000)
+    (run / "environment.json").write_text('{"models": {"mine": {"parameters": 1360000000, "random_weights": true}}}')
+    (own,) = cells_of(MAIN, run, said=[]).own.values()
+    assert {c.reason for c in own if c.measured.value is not None} == {"its weights are random, never trained"}
+    with pytest.raises(UserError, match="the weights of mine are random"):
+        cells_of(MAIN, run, said=["NHA=mine"])
+
+
 def test_of_tables_of_two_sizes_the_models_own_is_filled(tmp_path):
     both = [read_table("mom-recall-380m"), RECALL]
     rows = [{**row, "model": "mine"} for row in rows_of(RECALL) if row["model"] == "GSA"]
