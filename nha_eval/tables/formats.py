@@ -80,7 +80,7 @@ def markdown(shown: Iterable[Shown]) -> str:
     """Every table under a heading of its own."""
     parts = []
     for one in shown:
-        parts.append(f"## {markdown_text(one.title)}")
+        parts.append(f"## {markdown_text(f'{one.name}: {one.title}')}")
         for table in one.tables:
             parts += [f"**{markdown_text(table.title)}**", table.markdown()]
         parts.append("\n".join(f"- {markdown_text(note)}" for note in one.notes))

@@ -192,7 +192,9 @@ def _say_commands(shown: Shown, filled: Filled) -> None:
     model = next((model for model in models if model.name == "NHA"), models[0])
     shown.commands = [fill_command(table, model.name), *eval_commands(table, columns)]
     about = f" ({model.about})" if model.about else ""
+    never = sum(1 for cell in waiting if not cell.command)
+    left = f"{len(waiting)} of {count} published figures" + (f", {never} of which cannot be" if never else "")
     shown.commands_say = (
-        f"Not measured: {len(waiting)} of {count} published figures. The first command measures those of {model.name}, with a "
+        f"Not measured: {left}. The first command measures those of {model.name}, with a "
         f"checkpoint of it{about} in the place of {PLACE}; the others do so suite by suite, for `tables {table.name} --run`:"
     )
