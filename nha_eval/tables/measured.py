@@ -7,6 +7,7 @@ import csv
 import json
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ class MeasuredRun:
     @property
     def settings(self) -> list[Setting]:
         return list(dict.fromkeys(Setting(row["model"], row["window"]) for row in self.rows))
+
+    @cached_property
+    def by_task(self) -> dict[tuple[str, str, str], list[dict[str, str]]]:
+        """Rows by model, window and task: a run of many settings is asked for each of them."""
+        found: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+        for row in self.rows:
+            found.setdefault((row["model"], row["window"], row["task"]), []).append(row)
+        return found
 
     def limit(self, task: str) -> int | None:
         """The documents that were asked at most; None: all."""
@@ -168,9 +177,8 @@ def _in_run(run: MeasuredRun, setting: Setting, how: Metric, tokens: int | None)
     length = None if tokens is None else float(tokens)
     of_task = [
         row
-        for row in run.rows
-        if (row["model"], row["window"], row["task"]) == (setting.model, setting.window, how.task)
-        and (float(row["length"]) if row["length"] else None) == length
+        for row in run.by_task.get((setting.model, setting.window, how.task), ())
+        if (float(row["length"]) if row["length"] else None) == length
     ]
     rows = [row for row in of_task if row["protocol"] == how.protocol]
     if of_task and not rows:
