@@ -170,15 +170,16 @@ def _of_runs(filled: Filled) -> Iterable[str]:
         )
     for name, limit in filled.limited.items():
         yield f"{clean_text(name, NAME)} was asked the first {limit:,} documents of a task at most, not all."
-    reasons: dict[tuple[str, str], dict[str, None]] = {}
+    reasons: dict[tuple[str, str], dict[str, list[str]]] = {}
     for cell in (*filled.cells, *(cell for cells in filled.own.values() for cell in cells)):
         stated = filled.table.spec.metrics[cell.column.metric].not_stated
         if cell.setting and cell.measured.value is None and cell.reason and not stated:
             told = f"{cell.verdict} ({status})" if (status := cell.measured.status) not in ("", cell.verdict) else cell.verdict
             why = name_of(cell.setting), f"{told}, {clean_text(cell.reason, REASON)}"
-            reasons.setdefault(why, {})[f"{cell.column}"] = None
-    for (name, why), columns in reasons.items():
-        yield f"{name} on {'; '.join(columns)}: {why}."
+            reasons.setdefault(why, {}).setdefault(cell.column.metric, []).append(cell.column.length)
+    for (name, why), metrics in reasons.items():
+        columns = (metric + (f" ({', '.join(lengths)})" if any(lengths) else "") for metric, lengths in metrics.items())
+        yield f"{name} on {', '.join(columns)}: {why}."
 
 
 def _say_commands(shown: Shown, filled: Filled) -> None:
