@@ -40,7 +40,7 @@ def tables(
     if model is None:
         given = next((name for name, value in (options or {}).items() if value is not None), None)
         if given:
-            raise UserError(f"--{'into' if given == 'out' else given} goes with --model, of which there is none")
+            raise UserError(f"--{'into' if given == 'out' else given} is for --model: give one, or leave it out")
     if said and not (runs or model):
         raise UserError(f"{said[0].where}: there is no model here: add --run with the run that has it, or --model")
     if model is not None and len(names) != 1:
