@@ -63,12 +63,17 @@ def add_lora(model: NHAForCausalLM, lora: Lora, layers: list[int] | None = None)
     if not lora.rank:
         return None
     from peft import LoraConfig
-    from peft.tuners.lora import LoraModel
+    from peft.tuners.lora import LoraLayer, LoraModel
 
     chosen = range(len(model.decoder_layers)) if layers is None else layers
     names = [f"model.layers.{i}.self_attn.{name}" for i in chosen for name in lora.targets]
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=names)
-    return LoraModel(model, config, "default")
+    tuner = LoraModel(model, config, "default")
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            # Under autocast what is cast to the adapter's dtype is cast back at once, a whole activation twice each layer.
+            module.cast_input_dtype_enabled = False
+    return tuner
 
 
 def save_adapted(

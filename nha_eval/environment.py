@@ -134,7 +134,7 @@ def describe() -> dict[str, Any]:
 def record(run: Path, settings: dict[str, Any], cells_planned: int) -> None:
     """Write environment.json; a resumed run keeps the first start's date and adds its own."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    before = _read(run)
+    before = read(run)
     content = {
         "date": before.get("date", now),
         "resumed": [*before.get("resumed", []), now] if before else [],
@@ -151,14 +151,20 @@ def record(run: Path, settings: dict[str, Any], cells_planned: int) -> None:
 
 def record_planned(run: Path, cells_planned: int) -> None:
     """Correct how many cells the run wants, where it is taken up with telemetry turned on or off and nothing is left to do."""
-    content = _read(run)
+    content = read(run)
     if content and content.get("cells_planned") != cells_planned:
         _write(run, {**content, "cells_planned": cells_planned})
 
 
+def planned_cells(content: dict[str, Any]) -> int | None:
+    """How many cells a run wants, as its environment.json says; None where it does not."""
+    wanted = content.get("cells_planned")
+    return wanted if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 0 else None
+
+
 def record_device(run: Path, model: str, ready: dict[str, Any]) -> None:
     """Add what the worker says of a model and of the device it runs on."""
-    content = _read(run)
+    content = read(run)
     models = content.get("models", {})
     models[model] = {**ready, "source": without_home(str(ready.get("source")))}
     content["models"] = models
@@ -169,10 +175,10 @@ def record_device(run: Path, model: str, ready: dict[str, Any]) -> None:
 
 def gather(run: Path, shares: list[Path]) -> None:
     """Take over what the shares of a run say of models and devices; of all else the first one's, where the run says nothing."""
-    contents = [content for content in map(_read, shares) if content]
+    contents = [content for content in map(read, shares) if content]
     if not contents:
         return
-    before = _read(run)
+    before = read(run)
     content = before or {**contents[0], "shares": len(contents)}
     models = [each.get("models", {}) for each in (*contents, content)]
     content = {**content, "models": {name: about for part in models for name, about in part.items()}}
@@ -180,7 +186,8 @@ def gather(run: Path, shares: list[Path]) -> None:
         _write(run, content)
 
 
-def _read(run: Path) -> dict[str, Any]:
+def read(run: Path) -> dict[str, Any]:
+    """A run's environment.json; empty where it is not there or not whole."""
     try:
         content = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -88,7 +88,9 @@ class DistillLogits(Objective):
         pieces = zip(found.flatten(0, 1).split(CHUNK), taught.flatten(0, 1).split(CHUNK), strict=True)
         for student, teacher in pieces:
             # The logits of a vocabulary are the largest tensors there are: made anew in the backward pass, not kept.
-            total = total + torch.utils.checkpoint.checkpoint(self._kl, student, teacher, use_reentrant=False)
+            total = total + torch.utils.checkpoint.checkpoint(
+                self._kl, student, teacher, use_reentrant=False, preserve_rng_state=False
+            )
         return total / input_ids.numel() * self.temperature**2
 
     def _kl(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class HybridSpec(_Strict):
     merge: Switch = False  # whether the result is a checkpoint by itself, where it would be kept apart from its base
     seed: Whole = Field(0, ge=0, lt=2**32)
     device: str = "auto"  # auto, cpu, cuda or cuda:N
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of arithmetic; weights in training are fp32; auto: bf16 on a GPU
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of arithmetic; what is trained is fp32; auto: bf16 on a GPU
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/hybridize-NAME
 
     @field_validator("align", "distill", "finetune", "self_text", mode="before")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from nha_eval.hybridize.card import write_card
 from nha_eval.hybridize.heldout import Measured, heldout
 from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel, Objective
 from nha_eval.hybridize.spec import STAGES, HybridSpec, Stage
-from nha_eval.hybridize.student import Student, build_student, build_teacher, mark_trainable
+from nha_eval.hybridize.student import Student, build_student, build_teacher, mark_trainable, round_frozen
 from nha_eval.journal import plain, write_atomic
 from nha_eval.plots import _training, render, write_bytes
 from nha_eval.text import Text, open_text
@@ -76,6 +77,8 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
     with training_folder(folder, spec.deciding()):
         console.print(f"converting {spec.base}", markup=False)
         student = build_student(spec)
+        if dtype != torch.float32 and not _shared_out():
+            round_frozen(student, spec, dtype)
         student.model.to(device)
         teacher = build_teacher(student, spec, dtype)
         text = _text(spec, folder, teacher)
@@ -90,6 +93,22 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
             if stage is not None:
                 first = _stage(run, name, stage, first, measured)
         return _finish(run)
+
+
+def _shared_out() -> bool:
+    """Whether FSDP shares the weights out, which wants those of a layer in one dtype."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+@torch.no_grad()
+def _in_full(run: Run) -> NHAForCausalLM:
+    """The student with the base's own weights where nothing was trained, which may have been rounded."""
+    made = build_student(run.spec).model
+    found = dict(run.model.named_parameters())
+    for name, p in made.named_parameters():
+        if p.requires_grad:
+            p.copy_(found[name])
+    return made
 
 
 def _text(spec: HybridSpec, folder: Path, teacher: NHAForCausalLM) -> Text:
@@ -319,6 +338,8 @@ def _finish(run: Run) -> Path:
         save_adapted(model, apart, base=spec.base, lora=student.lora, gate_scale=spec.gate.scale)
         if spec.merge:
             model = load_adapted(apart)
+    elif run.dtype != torch.float32:
+        model = _in_full(run)
     if spec.train == "full" or spec.merge:
         with quiet_transformers():
             model.save_pretrained(out)

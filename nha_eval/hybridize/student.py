@@ -104,6 +104,15 @@ def _is_trained(name: str, student: Student, spec: HybridSpec, aligning: bool) -
     return spec.train == "full" and any(f".{projection}." in name for projection in PROJECTIONS)
 
 
+def round_frozen(student: Student, spec: HybridSpec, dtype: torch.dtype) -> None:
+    """Puts what no stage trains into `dtype`, in place: under autocast it would be cast anew at every step, and the teacher can
+    share it. What is trained stays fp32."""
+    trained = set(mark_trainable(student, spec))
+    for name, p in student.model.named_parameters():
+        if name not in trained:
+            p.data = p.data.to(dtype)
+
+
 def build_teacher(student: Student, spec: HybridSpec, dtype: torch.dtype) -> NHAForCausalLM:
     """The base in `dtype`, on the student's device, without gradients; it shares what the student keeps in that dtype."""
     teacher = convert_pretrained(base_folder(spec.base), mixer="attention", dtype=dtype)

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from nha_eval import yamls
+from nha_eval.environment import planned_cells
 
 __all__ = ["write_report"]
 
@@ -37,7 +38,7 @@ def write_report(run_dir: str | Path) -> list[Path]:
     from .pictures import draw_pictures
     from .render import render_html, render_markdown
     from .sections import make_sections
-    from .status import planned_cells, run_status
+    from .status import run_status
 
     folder = Path(run_dir)
     frames = load_frames(folder)

@@ -100,9 +100,3 @@ def failures(frames: Frames) -> Table | None:
     return Table(
         "What could not be run, and why", columns, rows[:_MOST_ROWS], len(columns), left_out=max(0, len(rows) - _MOST_ROWS)
     )
-
-
-def planned_cells(environment: dict) -> int | None:
-    """How many cells the run wants, as environment.json's `cells_planned` says; None where it does not."""
-    wanted = environment.get("cells_planned")
-    return wanted if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 0 else None

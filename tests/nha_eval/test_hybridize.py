@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from models import load_pretrained
 from nha_eval import cli
 from nha_eval.errors import MachineError, UserError
+from nha_eval.hybridize import stages
 from nha_eval.hybridize.heldout import figures, heldout, spans
 from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel
 from nha_eval.hybridize.spec import read_hybrid_spec
@@ -253,6 +254,32 @@ def test_a_teacher_is_the_base_and_shares_what_the_student_keeps(place):  # noqa
             if p.requires_grad:
                 p.add_(0.5)
     torch.testing.assert_close(teacher(x).logits, base(x).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_what_is_not_trained_is_rounded_for_bf16_alone(place, tmp_path, monkeypatch, train):  # noqa: F811
+    seen = {}
+
+    def looking(run, *arguments):
+        seen.update({name: (p.dtype, p.requires_grad) for name, p in run.model.named_parameters()})
+        shared = {p.data_ptr() for p in run.teacher.parameters()}
+        assert all(p.data_ptr() in shared for p in run.model.parameters() if not p.requires_grad)
+        return take(run, *arguments)
+
+    take = stages._stage
+    monkeypatch.setattr(stages, "_stage", looking)
+    stage = {"tokens": 30 * LENGTH * 8, "batch": 8, "learning_rate": 3e-3, "gate_learning_rate": 1e-2, "heldout_every": 30}
+    spec = spec_of(place, train=train, align=False, distill=stage, dtype="bfloat16")
+    made = hybridize(spec, tmp_path / "run")
+    assert {dtype for dtype, trained in seen.values() if trained} == {torch.float32}
+    assert {dtype for dtype, trained in seen.values() if not trained} == {torch.bfloat16}
+    found = rows(tmp_path / "run/heldout.csv")
+    assert float(found[-1]["kl"]) < 0.7 * float(found[0]["kl"])
+    # The hybrid has the base's own weights there, to the bit.
+    base, model = AutoModelForCausalLM.from_pretrained(place / "base"), load_pretrained(made)
+    assert torch.equal(model.model.embed_tokens.weight, base.model.embed_tokens.weight)
+    assert torch.equal(model.model.layers[1].mlp.up_proj.weight, base.model.layers[1].mlp.up_proj.weight)
+    assert not torch.equal(model.model.layers[1].self_attn.q_proj.weight, base.model.layers[1].self_attn.q_proj.weight)
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(place, tmp_path, monkeypatch):  # noqa: F811
