@@ -1,4 +1,4 @@
-"""What there is: presets, suites and their tasks, specs, plots, gathered from the places that hold them."""
+"""What there is: presets, suites and their tasks, specs, plots, tables, gathered from the places that hold them."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ def collect() -> dict[str, Any]:
     """Everything `list` shows, as plain data. Imports no torch."""
     from models.presets import preset_names
     from nha_eval.plots import plot_kinds
+    from nha_eval.tables.spec import table_names
 
     return {
         "presets": list(preset_names()),
@@ -18,6 +19,7 @@ def collect() -> dict[str, Any]:
             name: [_model(entry) for entry in read_spec(SPECS / f"{name}.yaml").get("models", [])] for name in spec_names()
         },
         "plots": list(plot_kinds()),
+        "tables": table_names(),
     }
 
 
@@ -57,4 +59,5 @@ def show(found: dict[str, Any]) -> None:
     for name, models in found["specs"].items():
         specs.add_row(name, ", ".join(models))
     console.print(specs)
-    console.print(f"[bold]Plots[/bold] (plot KIND RUN --out FILE)\n  {', '.join(found['plots'])}")
+    console.print(f"[bold]Plots[/bold] (plot KIND RUN --out FILE)\n  {', '.join(found['plots'])}\n")
+    console.print(f"[bold]Tables[/bold] (tables NAME)\n  {', '.join(found['tables'])}")

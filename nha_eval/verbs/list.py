@@ -9,7 +9,7 @@ EXAMPLE = "Example: [bold]python run_eval.py list[/bold], or [bold]list --json[/
 
 
 def command(json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False) -> int:
-    """Show presets, suites with their tasks, specs and plots."""
+    """Show presets, suites with their tasks, specs, plots and the paper's tables."""
     from nha_eval.listing import collect, show
 
     found = collect()

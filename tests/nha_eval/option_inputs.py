@@ -154,7 +154,9 @@ def others(text):
     evals = [["eval"], ["eval", f"--x{text}"], ["eval", "quickstart", f"x{text}"], ["eval", "--model"]]
     more = [[f"x{text}"], ["bench", f"x{text}"], ["bench", "show", "nowhere", "x"], ["doctor", f"x{text}"]]
     more += [["prefetch"], ["prefetch", f"no {text}"], ["prefetch", "ruler", f"--x{text}"]]
-    return [Input(arguments) for arguments in (*plots, *lists, *evals, *more)]
+    tables = [["tables", f"no {text}"], ["tables", f"--format=x{text}"], ["tables", f"--out=x{text}"], ["tables", "--limit=3"]]
+    tables += [["tables", "nha-main", "--run=nowhere", f"--column=x{text}"], ["tables", f"--model=x{text}"]]
+    return [Input(arguments) for arguments in (*plots, *lists, *evals, *more, *tables)]
 
 
 eval_inputs = (specs(), specs(), specs(), files(), files(), eval_options(), eval_options())

@@ -13,7 +13,7 @@ from nha_eval import cli, runner
 from nha_eval.plots import plot_kinds
 
 ROOT = Path(cli.__file__).parent.parent
-VERBS = ("eval", "list", "doctor", "prefetch", "report", "plot", "compare", "search")
+VERBS = ("eval", "list", "doctor", "prefetch", "report", "plot", "compare", "search", "tables")
 VERBS += ("bench op", "bench model", "bench harness", "bench show")
 
 
@@ -32,6 +32,7 @@ def test_every_verb_has_help_with_an_example(verb, capsys):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from nha_eval import cli; code = cli.run(['eval', '--help']) or cli.run(['compare', '--help']); "
+        "code = code or cli.run(['tables', '--help']); "
         "heavy = {'torch', 'transformers', 'lm_eval', 'pandas', 'scipy', 'matplotlib', 'models'} & set(sys.modules); "
         "print(heavy, file=sys.stderr); sys.exit(code)"
     )

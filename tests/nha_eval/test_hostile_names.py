@@ -166,6 +166,9 @@ PLACES = {
     "run": ["report", "--", "{}"],
     "plot-run": ["plot", "--out=x.svg", "window-accuracy", "--", "{}"],
     "plot-kind": ["plot", "--out=x.svg", "--", "{}", "nowhere"],
+    "table": ["tables", "--", "{}"],
+    "tables-run": ["tables", "--run={}", "--column=NHA={}"],
+    "column": ["tables", "nha-main", "--column={}"],
     "plot-out": ["plot", "window-accuracy", "nowhere", "--out={}"],
 }
 
