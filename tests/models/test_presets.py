@@ -84,7 +84,7 @@ def test_a_plain_llama_folder_is_taken_as_it_is_or_as_a_hybrid(tmp_path):
         ("/no/such/folder", "no such folder exists"),
         ("", "no model is called ''"),
         ("../../x", "no such folder"),
-        ("swa:nha-tiny", "nha-tiny is a preset; wanted a checkpoint's folder or hub id behind swa:"),
+        ("swa:nha-tiny", "nha-tiny is a preset; wanted smollm2-135m, a checkpoint's folder or a hub id behind swa:"),
     ],
 )
 def test_an_unknown_name_is_refused_in_one_line(name, message):
