@@ -118,6 +118,8 @@ class StepTrainer(Trainer):
         self.trained = {name for name, p in objective.named_parameters() if p.requires_grad}
         self._finite: torch.Tensor | None = None
         self._lowest = math.inf
+        config = getattr(objective, "config", None)
+        cached = getattr(config, "use_cache", None)
         with quiet_transformers():
             super().__init__(
                 model=objective,
@@ -126,6 +128,9 @@ class StepTrainer(Trainer):
                 data_collator=collator,
                 callbacks=callbacks,
             )
+        if cached is not None:
+            # Trainer turns it off in the model's own configuration, and the model that is saved would generate without a cache.
+            config.use_cache = cached
         # Its own line a log would stand beside those of the callbacks.
         for callback in list(self.callback_handler.callbacks):
             if type(callback).__name__ == "PrinterCallback":

@@ -59,6 +59,7 @@ def test_distillation_lowers_held_out_kl_by_more_than_half(place, tmp_path):  # 
         ]
     kl = (logits[0].exp() * (logits[0] - logits[1])).sum(-1).mean()
     assert float(found[-1]["kl"]) == pytest.approx(kl.item(), rel=1e-4)
+    assert model.config.use_cache
 
 
 def hybrid_text(spec):
