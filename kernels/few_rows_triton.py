@@ -3,7 +3,6 @@
 A program takes blocks of BN rows in turn, and has asked for AHEAD of them at any time: as soon as one is multiplied, and before
 it is summed up between threads, the next is asked for, so that memory has work while threads wait for each other. What is on
 its way lies in registers as words: elements of half precision would be taken apart where they are loaded, and so waited for.
-AFAR blocks more are on their way to the L2 cache, which takes no registers.
 
 With PDL a kernel begins while the one before it still runs, and asks for its first blocks at once. Up to its wait it reads
 weights alone, and writes nothing.
@@ -19,10 +18,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.runtime.interpreter import InterpretedFunction
 
 from kernels.nha.triton.counts import cdiv, power_of_2
-from kernels.nha.triton.launch import begins_early, launch_step
+from kernels.nha.triton.launch import launch_step
 
 
 @triton.jit
@@ -68,24 +66,6 @@ def _tile(w, at, count, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PAC
             # What is multiplied by the zeros of x must be finite.
             pieces += (tl.load(row + at_word, mask=ok & (at_word < K // PACK), other=0),)
     return pieces
-
-
-@triton.jit
-def _fetch(w, at, count, K: tl.constexpr, BN: tl.constexpr):
-    """Has the rows of a block brought to the L2 cache, those that there are. One thread asks: they lie one after the other."""
-    size = tl.maximum(tl.minimum(count - at, BN), 0) * (K * w.dtype.element_ty.primitive_bitwidth // 8)
-    tl.inline_asm_elementwise(
-        """{
-            .reg .pred asks;
-            .reg .b32 thread;
-            mov.u32 thread, %tid.x;
-            setp.eq.u32 asks, thread, 0;
-            setp.gt.and.s32 asks, $2, 0, asks;
-            @asks cp.async.bulk.prefetch.L2.global [$1], $2;
-            mov.u32 $0, 0;
-        }""",
-        "=r,l,r", [w + at * K, size], dtype=tl.int32, is_pure=False, pack=1,
-    )  # fmt: skip
 
 
 @triton.jit
@@ -254,8 +234,8 @@ def few_rows_kernel_linear(
     x, norm, w0, w1, w2, w3, b0, b1, b2, b3, o0, o1, o2, o3, residual, eps, divisor,
     R: tl.constexpr, K: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr,
     A0: tl.constexpr, A1: tl.constexpr, A2: tl.constexpr, A3: tl.constexpr, BIASES: tl.constexpr, SILU: tl.constexpr,
-    NORM: tl.constexpr, RESIDUAL: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr, AFAR: tl.constexpr,
-    KEEP: tl.constexpr, PACK: tl.constexpr, PDL: tl.constexpr,
+    NORM: tl.constexpr, RESIDUAL: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, AHEAD: tl.constexpr, KEEP: tl.constexpr,
+    PACK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Blocks are of one weight each, the first one's coming first. BIASES: a bit for each weight that has one."""
     if PDL:
@@ -266,9 +246,6 @@ def few_rows_kernel_linear(
     for i in tl.static_range(AHEAD):
         which, count, at = _place(begin + i * step, N0, N1, N2, N3, BN)
         tiles += (_tile(_chosen(which, w0, w1, w2, w3, N1, N2, N3), at, count, K, BN, BK, PACK),)
-    for i in tl.static_range(AHEAD, AHEAD + AFAR):
-        which, count, at = _place(begin + i * step, N0, N1, N2, N3, BN)
-        _fetch(_chosen(which, w0, w1, w2, w3, N1, N2, N3), at, count, K, BN)
     if NORM and KEEP:
         factors = _vector(norm, K, BK, PACK)
     if PDL:
@@ -285,9 +262,6 @@ def few_rows_kernel_linear(
                 which, count, at = _place(block + AHEAD * step, N0, N1, N2, N3, BN)
                 tile = _tile(_chosen(which, w0, w1, w2, w3, N1, N2, N3), at, count, K, BN, BK, PACK)
                 stream = _stream(residual, at, R, N0, BN, RESIDUAL)
-                if AFAR > 0:
-                    which, count, at = _place(block + (AHEAD + AFAR) * step, N0, N1, N2, N3, BN)
-                    _fetch(_chosen(which, w0, w1, w2, w3, N1, N2, N3), at, count, K, BN)
                 which, count, at = _place(block, N0, N1, N2, N3, BN)
                 places, ok = _places(at, count, R, BN)
                 out = _chosen(which, o0, o1, o2, o3, N1, N2, N3)
@@ -315,7 +289,7 @@ def few_rows_kernel_linear(
 @triton.jit(do_not_specialize=["eps"])
 def few_rows_kernel_glu(
     x, norm, gate, up, out, eps, R: tl.constexpr, K: tl.constexpr, N: tl.constexpr, NORM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, AHEAD: tl.constexpr, AFAR: tl.constexpr, KEEP: tl.constexpr, PACK: tl.constexpr, PDL: tl.constexpr,
+    BK: tl.constexpr, AHEAD: tl.constexpr, KEEP: tl.constexpr, PACK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """A block is BN rows of both weights."""
     if PDL:
@@ -326,9 +300,6 @@ def few_rows_kernel_glu(
     for i in tl.static_range(AHEAD):
         gates += (_tile(gate, (begin + i * step) * BN, N, K, BN, BK, PACK),)
         ups += (_tile(up, (begin + i * step) * BN, N, K, BN, BK, PACK),)
-    for i in tl.static_range(AHEAD, AHEAD + AFAR):
-        _fetch(gate, (begin + i * step) * BN, N, K, BN)
-        _fetch(up, (begin + i * step) * BN, N, K, BN)
     if NORM and KEEP:
         factors = _vector(norm, K, BK, PACK)
     if PDL:
@@ -342,9 +313,6 @@ def few_rows_kernel_glu(
                 more = _sums(of_up, kept, x, norm, R, K, BN, BK, False, NORM, KEEP, PACK)
                 of_gate = _tile(gate, (block + AHEAD * step) * BN, N, K, BN, BK, PACK)
                 of_up = _tile(up, (block + AHEAD * step) * BN, N, K, BN, BK, PACK)
-                if AFAR > 0:
-                    _fetch(gate, (block + (AHEAD + AFAR) * step) * BN, N, K, BN)
-                    _fetch(up, (block + (AHEAD + AFAR) * step) * BN, N, K, BN)
                 y, factor = _summed(sums, R, BN), _summed(more, R, BN)
                 if NORM:
                     y *= scales[None, :]
@@ -363,36 +331,35 @@ WIDEST = WARPS * 32 * 16
 
 @dataclass(frozen=True)
 class Tile:
-    """BN rows of each weight in a block, BK columns in a piece, AHEAD blocks on their way to a program's registers and AFAR to
-    the L2 cache, KEEP: whether rows of x stay in registers, and on how many programs a multiprocessor blocks are spread out."""
+    """BN rows of each weight in a block, BK columns in a piece, AHEAD blocks on their way to a program's registers, KEEP:
+    whether rows of x stay in registers, programs: a multiprocessor, to which blocks are dealt out (None: a program each)."""
 
     BN: int
     BK: int
     AHEAD: int
-    AFAR: int
     KEEP: bool
-    warps: int
-    programs: int
+    programs: int | None
 
 
 @lru_cache
 def choose_tile(width: int, rows: int, weights: int, itemsize: int, on_gpu: bool) -> Tile:
-    """The numbers for that many rows of x, of that width, and blocks of so many weights: reckoned, and not measured, for about
-    64 KiB on their way to each multiprocessor of an H200, by programs that take half of its registers. The other half is for
-    the kernel that begins early. Few programs of large blocks for the interpreter."""
+    """The numbers for that many rows of x, of that width, and blocks of so many weights: within a tenth of the fastest of 15 to
+    40 tiles for each product of the 1.3b models on an H200. Few programs of large blocks for the interpreter."""
     if not on_gpu:
-        return Tile(BN=16, BK=min(power_of_2(width), 256), AHEAD=2, AFAR=0, KEEP=rows < 3, warps=4, programs=2)
+        return Tile(BN=16, BK=min(power_of_2(width), 256), AHEAD=2, KEEP=rows < 3, programs=2)
     # 16 bytes of a row a thread, or half or a quarter of that: the most of which an eighth at most is unused, else the least.
     sizes = [WIDEST // itemsize // part for part in (1, 2, 4)]
     padded = {BK: cdiv(width, BK) * BK for BK in sizes}
     BK = next((BK for BK in sizes if 8 * padded[BK] <= 9 * width), sizes[-1])
-    # 32 registers of 128 threads for a block; where several rows and their sums want them, 16.
-    fit = (16 if rows == 1 else 8) * 1024 // (padded[BK] * itemsize * weights)
     # In fp32, and each thread has as many columns of x as of a row of a weight.
     kept = rows * padded[BK] // (32 * WARPS * BK * itemsize // WIDEST)
+    of_row = padded[BK] * itemsize * weights
     if kept > 64:
-        return Tile(BN=2, BK=BK, AHEAD=1, AFAR=0, KEEP=False, warps=WARPS, programs=99)
-    return Tile(BN=4 if fit >= 4 else 2 if fit >= 2 else 1, BK=BK, AHEAD=2, AFAR=0, KEEP=True, warps=WARPS, programs=4 if rows == 1 else 3)
+        return Tile(BN=2 if 2 * of_row <= 24 * 1024 else 1, BK=BK, AHEAD=1, KEEP=False, programs=None)
+    # 32 registers of 128 threads for a block; where several rows and their sums want them, 16.
+    fit = (16 if rows == 1 else 8) * 1024 // of_row
+    BN = 4 if fit >= 4 else 2 if fit >= 2 else 1
+    return Tile(BN=BN, BK=BK, AHEAD=2, KEEP=True, programs=4 if rows == 1 else 3)
 
 
 @lru_cache
@@ -401,17 +368,18 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
+def _programs(tile: Tile, blocks: int, device: torch.device) -> int:
+    return blocks if tile.programs is None else min(blocks, tile.programs * multiprocessors(device))
+
+
 def _constants(tile: Tile, x: Tensor, *others: Tensor) -> dict:
-    """The kernels' compile-time numbers. Two elements are a word in half precision, if every row begins with a whole word; only
-    rows that begin at 16 bytes can be brought to the L2 cache at once, and not before Hopper."""
+    """The kernels' compile-time numbers. Two elements are a word in half precision, if every row begins with a whole word."""
     begins = x.shape[-1] * x.itemsize
     for each in (x, *others):
         begins |= each.data_ptr()
-    interpreted = isinstance(few_rows_kernel_linear, InterpretedFunction)
-    far = tile.AFAR > 0 and begins % 16 == 0 and not interpreted and begins_early(torch.cuda.current_device())
     return {
-        "BN": tile.BN, "BK": tile.BK, "AHEAD": tile.AHEAD, "AFAR": tile.AFAR if far else 0, "KEEP": tile.KEEP,
-        "PACK": 2 if x.itemsize == 2 and begins % 4 == 0 else 1, "num_warps": tile.warps,
+        "BN": tile.BN, "BK": tile.BK, "AHEAD": tile.AHEAD, "KEEP": tile.KEEP,
+        "PACK": 2 if x.itemsize == 2 and begins % 4 == 0 else 1, "num_warps": WARPS,
     }  # fmt: skip
 
 
@@ -428,7 +396,7 @@ def launch_linear(
     weight, eps = (None, 0.0) if norm is None else norm
     numbers = [*sizes, *[0] * spare, *after, *[0] * spare]
     launch_step(
-        few_rows_kernel_linear, (min(blocks, tile.programs * multiprocessors(x.device)),),
+        few_rows_kernel_linear, (_programs(tile, blocks, x.device),),
         x, weight, *weights, *[weights[0]] * spare, *[weights[0] if b is None else b for b in biases], *[weights[0]] * spare,
         *outs, *[outs[0]] * spare, residual, float(eps), float(divisor),
         R=R, K=K, **dict(zip(("N0", "N1", "N2", "N3", "A0", "A1", "A2", "A3"), numbers, strict=True)),
@@ -444,7 +412,7 @@ def launch_glu(x: Tensor, gate: Tensor, up: Tensor, norm, out: Tensor) -> None:
     tile = choose_tile(K, R, 2, x.itemsize, x.is_cuda)
     weight, eps = (None, 0.0) if norm is None else norm
     launch_step(
-        few_rows_kernel_glu, (min(cdiv(N, tile.BN), tile.programs * multiprocessors(x.device)),),
+        few_rows_kernel_glu, (_programs(tile, cdiv(N, tile.BN), x.device),),
         x, weight, gate, up, out, float(eps), R=R, K=K, N=N, NORM=norm is not None,
         **_constants(tile, x, gate, up, *[] if norm is None else [weight]),
     )  # fmt: skip

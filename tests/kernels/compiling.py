@@ -45,7 +45,7 @@ told = set()
 run = JITFunction.run
 
 
-READ = re.compile(r"(?:ld\.(?:\w+\.|::)*global|cp\.async\.bulk\.prefetch)\S*\s.*\[\s*(%\w+)")
+READ = re.compile(r"ld\.(?:\w+\.|::)*global\S*\s.*\[\s*(%\w+)")
 WEIGHTS = {"norm", "w0", "w1", "w2", "w3", "b0", "b1", "b2", "b3", "gate", "up"}
 
 
