@@ -8,6 +8,7 @@ counted are the same at all lengths (the first of each shortest block, which not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,22 @@ COUNTS = (0, 1, 4, 16, 64, 256, 1024)
 
 
 def measure(
-    model: NHAForCausalLM, data: Data, spec: ProxySpec, window: int | str, device: torch.device, dtype: torch.dtype
+    model: NHAForCausalLM,
+    data: Data,
+    spec: ProxySpec,
+    window: int | str,
+    device: torch.device,
+    dtype: torch.dtype,
+    lengths: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """A record a length: losses in nats, as sums over the tokens of each document (`all` and `hits`, with their numbers), of
+    """A record a length (of `lengths`, times the text's; None: the spec's): losses in nats, as sums over the tokens of each document (`all` and `hits`, with their numbers), of
     each span of positions, and of each class of bigrams.
     """
     was_training = model.training
     model.eval()
     base = spec.text.length
     found = []
-    for times in sorted(set(spec.evaluate.lengths)):
+    for times in sorted(set(lengths or spec.evaluate.lengths)):
         blocks = np.asarray(data.tokens).reshape(-1, base * times)
         nll = _losses(model, blocks, device, dtype).ravel()
         seen = repeated(blocks, data.vocabulary).ravel()

@@ -39,7 +39,7 @@ def page(folder: Path, pool: Pool, speeds: dict[str, dict[str, Any]]) -> str:
 
 def _opening(folder: Path, about: dict[str, Any], pool: Pool) -> str:
     spec, data = pool.spec, about["data"]
-    versions = about.get("packages") or {}
+    versions = about.get("versions") or {}
     told = ", ".join(f"{name} {versions[name]}" for name in ("torch", "triton", "transformers", "fla-core") if versions.get(name))
     done = ", ".join(str(seed) for seed in sorted({cell.seed for cell, _ in pool.done()})) or "none"
     train, measured = data["train"], data["measured"]
@@ -48,7 +48,7 @@ def _opening(folder: Path, about: dict[str, Any], pool: Pool) -> str:
 Every model was trained on the same {train["tokens"]:,} tokens in the same order ({data["epochs"]:g} epochs of the text; SHA-256 \
 {train["sha256"][:16]}), sequences of {train["length"]:,}, {spec.steps:,} steps of {spec.batch * spec.text.length:,} tokens, \
 vocabulary {data["vocabulary"]:,}; seeds: {done}. Measured on {measured["tokens"]:,} tokens of the {measured["split"]} documents. \
-Device {about["device"]}, {about["dtype"]}{f"; {told}" if told else ""}; commit {about.get("commit") or "unknown"}.
+Device {about["device"]}, {about["dtype"]}{f"; {told}" if told else ""}; commit {(about.get("commit") or "unknown")[:12]}.
 
 Command: `{about["command"]}`
 

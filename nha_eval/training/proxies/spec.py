@@ -27,6 +27,8 @@ from nha_eval.training.spec import Strict, Widths
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Slots = Annotated[Whole, Field(ge=1, le=256)]
 FORMS = ("passage", "random", "fact")
+# What may change from one call to the next in the same folder.
+GROWING = ("models", "seeds", "speed_steps", "keep_models", "save_every")
 
 
 class Model(Strict):
@@ -108,6 +110,10 @@ class ProxySpec(Strict):
     def settings(self) -> dict[str, Any]:
         """All that decides the results, as plain data."""
         return self.model_dump(mode="json", exclude={"out"})
+
+    def shared(self) -> dict[str, Any]:
+        """What a folder's trainings have in common: models and seeds may be added to it later."""
+        return {key: value for key, value in self.settings().items() if key not in GROWING}
 
 
 def make_proxy_spec(content: dict[str, Any], *, where: str) -> ProxySpec:

@@ -2,7 +2,7 @@
 
     sweep(spec, Path("results/runs/train-lm-proxies"), workers=4)
 
-The folder: `spec.yaml`, `environment.json`, `data/` (the tokens, `data.py`), `tokenizer/`, `cells/` (a JSON file a finished
+The folder: `spec.yaml` (what all trainings share; models and seeds may be added), `environment.json`, `data/` (the tokens, `data.py`), `tokenizer/`, `cells/` (a JSON file a finished
 training, written whole or not at all), `speed/`, `logs/` (losses), `models/`, and what `tables.py` makes of them. The same
 command again goes on where it stopped.
 """
@@ -40,7 +40,7 @@ def sweep(spec: ProxySpec, folder: Path, workers: int = 1, console: Console | No
     device, dtype = resolve_device(spec.device, spec.dtype)
     tokenizer, vocabulary = named_tokenizer(spec.tokenizer, spec.text)
     found = cells(spec, vocabulary)
-    with training_folder(folder, spec.settings()):
+    with training_folder(folder, spec.shared()):
         data = prepare(spec, tokenizer, vocabulary, folder / DATA)
         tokenizer.save_pretrained(folder / TOKENIZER)
         about = {
@@ -49,6 +49,8 @@ def sweep(spec: ProxySpec, folder: Path, workers: int = 1, console: Console | No
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name(),
             "dtype": str(dtype).removeprefix("torch."),
             "workers": workers,
+            "models": spec.settings()["models"],
+            "seeds": spec.seeds,
             "data": data.about,
         }
         write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")

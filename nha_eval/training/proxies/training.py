@@ -22,6 +22,7 @@ from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.training.flops import forward_flops, peak_flops, weights_of
 from nha_eval.training.language import NextToken
 from nha_eval.training.progress import Log, read_rows
+from nha_eval.training.proxies.card import write_card
 from nha_eval.training.proxies.cells import Cell, build, moved_layers, set_windows, trained_window
 from nha_eval.training.proxies.data import Batches, Data, read
 from nha_eval.training.proxies.measure import measure
@@ -81,9 +82,13 @@ def _trained(spec: ProxySpec, cell: Cell, run: Path, work: Path) -> dict[str, An
         **measured(spec, cell, model, data, tokenizer, device, dtype),
     }
     if spec.keep_models:
+        model.to(torch.bfloat16)
+        # As it is kept, without the fp32 weights that the figures above are of.
+        record["kept"] = measure(model, data, spec, record["trained_window"], device, torch.float32, [1])[0]
         folder = run / MODELS / cell.folder
-        model.to(torch.bfloat16).save_pretrained(folder)
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        write_card(folder, run, spec, cell, record)
     return record
 
 
