@@ -136,7 +136,9 @@ def kept_names() -> list[str]:
 
 def preset_names() -> list[str]:
     """Every preset's name, sorted."""
-    return sorted([BASE, *TRAINED, *kept_names(), *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)])
+    return sorted(
+        [BASE, *TRAINED, *kept_names(), *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)]
+    )
 
 
 def preset_config(name: str) -> NHAConfig:

@@ -412,7 +412,10 @@ def _fields_at(parents: tuple[Any, ...]) -> list[str]:
 
 
 def lay_change(content: dict[str, Any], change: str) -> None:
-    """Lays KEY=VALUE over a spec's content: dots between the keys of what is nested, the value in YAML. UserError for another form."""
+    """Lays KEY=VALUE over a spec's content: dots between the keys of what is nested, the value in YAML.
+
+    UserError for another form.
+    """
     key, equals, text = change.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

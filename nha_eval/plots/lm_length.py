@@ -11,8 +11,9 @@ from ._style import MUTED, finish, length_axis, panels, title
 TITLE = "Beyond the training's length"
 ALT = "Perplexity against the length of a sequence, a curve a model, of all tokens and of associative-recall hits."
 CAPTION = (
-    "The same tokens at every length; the dotted line is the length trained at. Hits complete a bigram that stood earlier in the "
-    "sequence and is rare in training. Bars: 95% intervals over documents of one seed, or the span of several. Down is better."
+    "The same tokens at every length; the dotted line is the length trained at. Hits complete a bigram that stood earlier in "
+    "the sequence and is rare in training. Bars: 95% intervals over documents of one seed, or the span of several. Down is "
+    "better."
 )
 TABLES = ("lm",)
 

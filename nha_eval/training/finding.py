@@ -1,6 +1,4 @@
-"""Specs of trainings by path or name; which kind one is, its keys say: `models` with `text` are proxies, other `tasks` or `models`
-MQAR's.
-"""
+"""Specs of trainings by path or name; which kind one is, its keys say: `models` with `text` are proxies, `tasks` is MQAR's."""
 
 from __future__ import annotations
 

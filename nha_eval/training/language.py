@@ -122,7 +122,9 @@ def named_tokenizer(name: str, text: TextSpec | None) -> tuple[Any, int]:
         if not (size.isdecimal() and len(size) < 10):
             raise UserError(f"tokenizer {name!r}: wanted is bpe:N, such as bpe:16384")
         if text is None:
-            raise UserError(f"tokenizer {name!r} is made of the spec's text, and a stream is read as it comes: give another one")
+            raise UserError(
+                f"tokenizer {name!r} is made of the spec's text, and a stream is read as it comes: give another one"
+            )
         from nha_eval.text.own_tokenizer import own_tokenizer
 
         return own_tokenizer(text, int(size)), int(size)

@@ -53,9 +53,7 @@ def results(train: Train, jobs: list[tuple[int, Arguments]], workers: int) -> It
             yield i, record or {"status": "error", "reason": KILLED, "rows": [], "seconds": 0.0}
 
 
-def _pooled(
-    train: Train, left: dict[int, Arguments], count: int, workers: int
-) -> Iterator[tuple[int, dict[str, Any] | None]]:
+def _pooled(train: Train, left: dict[int, Arguments], count: int, workers: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """(number, record) as they come; None for those in hand when a worker died, after which nothing more comes."""
     before = set(multiprocessing.active_children())
     threads = max(1, torch.get_num_threads() // workers)

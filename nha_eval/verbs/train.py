@@ -60,7 +60,9 @@ def command(
         print(train_proxies(chosen, folder, workers))
         return 0
     if workers > 1:
-        raise UserError("--workers is for MQAR and proxies, of which many are trained at a time; for several GPUs use `accelerate launch`")
+        raise UserError(
+            "--workers is for MQAR and proxies, of which many are trained at a time; for several GPUs use `accelerate launch`"
+        )
     if dry_run:
         from nha_eval.training.estimate import estimate, show
 

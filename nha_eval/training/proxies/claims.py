@@ -1,8 +1,8 @@
 """The order of the paper's models set against the order of the proxies, pair by pair.
 
 Of each pair (NHA and another model) the published figures say which is better (`nha_eval/tables/published/nha.csv`), and the
-proxies' do, where the 95% interval of their paired difference leaves 0 out. That a proxy of some 30 M weights agrees or not says
-little of 1.3 G; it is said which it does.
+proxies' do, where the 95% interval of their paired difference leaves 0 out. What a proxy of some 30 M weights does says little
+of 1.3 G.
 """
 
 from __future__ import annotations

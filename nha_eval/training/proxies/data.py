@@ -98,7 +98,9 @@ def _make(spec: ProxySpec, tokenizer: Any, vocabulary: int, folder: Path) -> Non
         write_atomic(folder / ABOUT, json.dumps(plain(about), indent=1) + "\n")
     except OSError as problem:
         if not is_disk_trouble(problem):
-            raise UserError(f"cannot write {folder}: {problem.strerror or problem}; give another folder with --out") from problem
+            raise UserError(
+                f"cannot write {folder}: {problem.strerror or problem}; give another folder with --out"
+            ) from problem
         raise MachineError(f"cannot write the training tokens: {problem}; free some space, then try again") from problem
 
 

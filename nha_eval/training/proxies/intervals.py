@@ -1,8 +1,8 @@
 """95% intervals of perplexities, by documents drawn anew with replacement (percentile bootstrap).
 
-    draws = Resamples(documents=180, count=10_000, seed=0)
-    draws.interval(sums, tokens)                       # of a mean loss, sum over documents / tokens
-    draws.difference(sums_a, sums_b, tokens)           # of two models', over the same documents
+draws = Resamples(documents=180, count=10_000, seed=0)
+draws.interval(sums, tokens)                       # of a mean loss, sum over documents / tokens
+draws.difference(sums_a, sums_b, tokens)           # of two models', over the same documents
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def measure(
     dtype: torch.dtype,
     lengths: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """A record a length (of `lengths`, times the text's; None: the spec's): losses in nats, as sums over the tokens of each document (`all` and `hits`, with their numbers), of
-    each span of positions, and of each class of bigrams.
+    """A record a length (of `lengths`, times the text's; None: the spec's): losses in nats, as sums over the tokens of each
+    document (`all` and `hits`, with their numbers), of each span of positions, and of each class of bigrams.
     """
     was_training = model.training
     model.eval()

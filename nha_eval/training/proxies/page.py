@@ -40,14 +40,17 @@ def page(folder: Path, pool: Pool, speeds: dict[str, dict[str, Any]]) -> str:
 def _opening(folder: Path, about: dict[str, Any], pool: Pool) -> str:
     spec, data = pool.spec, about["data"]
     versions = about.get("versions") or {}
-    told = ", ".join(f"{name} {versions[name]}" for name in ("torch", "triton", "transformers", "fla-core") if versions.get(name))
+    told = ", ".join(
+        f"{name} {versions[name]}" for name in ("torch", "triton", "transformers", "fla-core") if versions.get(name)
+    )
     done = ", ".join(str(seed) for seed in sorted({cell.seed for cell, _ in pool.done()})) or "none"
     train, measured = data["train"], data["measured"]
     return f"""# {folder.name.removeprefix("train-")}
 
-Every model was trained on the same {train["tokens"]:,} tokens in the same order ({data["epochs"]:g} epochs of the text; SHA-256 \
-{train["sha256"][:16]}), sequences of {train["length"]:,}, {spec.steps:,} steps of {spec.batch * spec.text.length:,} tokens, \
-vocabulary {data["vocabulary"]:,}; seeds: {done}. Measured on {measured["tokens"]:,} tokens of the {measured["split"]} documents. \
+Every model was trained on the same {train["tokens"]:,} tokens in the same order ({data["epochs"]:g} epochs of the text; \
+SHA-256 {train["sha256"][:16]}), sequences of {train["length"]:,}, {spec.steps:,} steps of \
+{spec.batch * spec.text.length:,} tokens, vocabulary {data["vocabulary"]:,}; seeds: {done}. Measured on \
+{measured["tokens"]:,} tokens of the {measured["split"]} documents. \
 Device {about["device"]}, {about["dtype"]}{f"; {told}" if told else ""}; commit {(about.get("commit") or "unknown")[:12]}.
 
 Command: `{about["command"]}`
@@ -92,8 +95,8 @@ def _perplexities(pool: Pool) -> str:
     return (
         f"## Perplexity at {pool.spec.text.length:,} tokens\n\n"
         + _table(["model", "all", "hits", "rest", "all, least and greatest of a seed"], rows)
-        + f"\n\nHits: tokens that complete a bigram which stood earlier in the sequence and comes at most {rare} times in training "
-        + f"(arXiv 2312.04927; counted exactly): {tokens['hits']:,} of {tokens['all']:,}."
+        + f"\n\nHits: tokens that complete a bigram which stood earlier in the sequence and comes at most {rare} times in "
+        + f"training (arXiv 2312.04927; counted exactly): {tokens['hits']:,} of {tokens['all']:,}."
     )
 
 
@@ -193,7 +196,9 @@ def _windows(pool: Pool) -> str:
             there = pool.windows(name)
             cells = [_exp(pool.at(name, 1, window).nll(part)) if window in there else _NONE for window in columns]
             trained = str(pool.record(name)["trained_window"])
-            rows.append([name, *(f"**{cell}**" if window == trained else cell for window, cell in zip(columns, cells, strict=True))])
+            rows.append(
+                [name, *(f"**{cell}**" if window == trained else cell for window, cell in zip(columns, cells, strict=True))]
+            )
         parts.append(f"{part}:\n\n" + _table(["trained as", *(f"w = {window}" for window in columns)], rows))
     lost = []
     for name in several:
@@ -216,9 +221,8 @@ def _claims(pool: Pool) -> str:
         [one.what, one.published, "{:+.4f} ({:+.4f} to {:+.4f})".format(*one.difference), one.verdict] for one in found
     ]  # fmt: skip
     return (
-        "## The paper's order, pair by pair\n\nPublished at 1.3 G weights and 100 G tokens; here NHA's loss less the other's, in "
-        "nats a token, of all tokens and of hits.\n\n"
-        + _table(["published", "figures", "here", "at this size"], rows)
+        "## The paper's order, pair by pair\n\nPublished at 1.3 G weights and 100 G tokens; here NHA's loss less the other's, "
+        "in nats a token, of all tokens and of hits.\n\n" + _table(["published", "figures", "here", "at this size"], rows)
     )
 
 
@@ -235,7 +239,9 @@ def _seeds(losses: Any) -> str:
 
 
 def _ratio(mean: float, low: float, high: float) -> str:
-    return " ".join([f"{math.exp(mean):.3f}", f"({math.exp(low):.3f} to {math.exp(high):.3f})"]) if not math.isnan(mean) else _NONE
+    return (
+        " ".join([f"{math.exp(mean):.3f}", f"({math.exp(low):.3f} to {math.exp(high):.3f})"]) if not math.isnan(mean) else _NONE
+    )
 
 
 def _recalled(found: Recalled) -> str:

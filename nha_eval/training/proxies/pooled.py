@@ -1,7 +1,7 @@
 """What the cells' records say together: losses by document of each model, window and length, seeds averaged.
 
-    pool = Pool(spec, cells, records)
-    pool.names; pool.losses["nha", "32", 1024].perplexity("hits")
+pool = Pool(spec, cells, records)
+pool.names; pool.losses["nha", "32", 1024].perplexity("hits")
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class Pool:
             for one in record["measured"]:
                 key = cell.model, str(one["window"]), int(one["length"])
                 self.own.setdefault(cell.model, key[1])
-                self.losses.setdefault(key, Losses(self._draws(len(one["documents"]["all"])))).add(
-                    cell.seed, one["documents"]
-                )
+                self.losses.setdefault(key, Losses(self._draws(len(one["documents"]["all"])))).add(cell.seed, one["documents"])
         self.names = list(self.own)
 
     def done(self) -> Iterator[tuple[Cell, dict[str, Any]]]:

@@ -85,9 +85,7 @@ def _random(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int)
 def _again(rng: np.random.Generator, data: Data, distance: int, first: np.ndarray, other: np.ndarray) -> tuple[Asked, Asked]:
     between = _text(rng, data, distance)
     begin = PASSAGE + distance + CUE
-    return tuple(
-        Asked(np.concatenate([told, between, first]), begin, begin + PASSAGE - CUE) for told in (first, other)
-    )  # type: ignore[return-value]
+    return tuple(Asked(np.concatenate([told, between, first]), begin, begin + PASSAGE - CUE) for told in (first, other))  # type: ignore[return-value]
 
 
 def _fact(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -> tuple[Asked, Asked]:
@@ -113,7 +111,9 @@ def _text(rng: np.random.Generator, data: Data, count: int) -> np.ndarray:
 
 
 def _tokens(tokenizer: Any, text: str) -> np.ndarray:
-    return np.array(tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"], np.int64)
+    return np.array(
+        tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"], np.int64
+    )
 
 
 @torch.no_grad()

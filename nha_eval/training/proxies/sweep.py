@@ -2,9 +2,9 @@
 
     sweep(spec, Path("results/runs/train-lm-proxies"), workers=4)
 
-The folder: `spec.yaml` (what all trainings share; models and seeds may be added), `environment.json`, `data/` (the tokens, `data.py`), `tokenizer/`, `cells/` (a JSON file a finished
-training, written whole or not at all), `speed/`, `logs/` (losses), `models/`, and what `tables.py` makes of them. The same
-command again goes on where it stopped.
+The folder: `spec.yaml` (what all trainings share; models and seeds may be added), `environment.json`, `data/` (the tokens,
+`data.py`), `tokenizer/`, `cells/` (a JSON file a finished training, written whole or not at all), `speed/`, `logs/` (losses),
+`models/`, and what `tables.py` makes of them. The same command again goes on where it stopped.
 """
 
 from __future__ import annotations
