@@ -356,7 +356,7 @@ def test_shipped_specs_are_of_one_size(capsys):
     for cell in cells(small, 4096):
         assert 2 * sum(weights_of(proxy_config(small, cell, 4096)).values()) < 10e6
     assert cli.run(["train", "lm-proxies", "--dry-run"]) == 0
-    assert "lm-proxies: 9 trainings of 9 models, 41,943,040 tokens each in 1,280 steps" in capsys.readouterr().out
+    assert "lm-proxies: 9 trainings of 9 models, 31,457,280 tokens each in 960 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from nha_eval.training.proxies.tables import write_tables
 from nha_eval.training.proxies.training import DATA, TOKENIZER, train_cell
 from nha_eval.training.workers import KILLED, results
 
+NOT_YET = {"status": "skipped", "reason": "not trained yet", "measured": [], "recall": []}
+
 
 def sweep(spec: ProxySpec, folder: Path, workers: int = 1, console: Console | None = None) -> Path:
     """Goes through what is left and returns the path of the tables' page. Raises UserError for what cannot be trained, and
@@ -41,39 +44,50 @@ def sweep(spec: ProxySpec, folder: Path, workers: int = 1, console: Console | No
     tokenizer, vocabulary = named_tokenizer(spec.tokenizer, spec.text)
     found = cells(spec, vocabulary)
     with training_folder(folder, spec.shared()):
-        data = prepare(spec, tokenizer, vocabulary, folder / DATA)
-        tokenizer.save_pretrained(folder / TOKENIZER)
-        about = {
-            "command": environment.command_line(),
-            **environment.describe(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name(),
-            "dtype": str(dtype).removeprefix("torch."),
-            "workers": workers,
-            "models": spec.settings()["models"],
-            "seeds": spec.seeds,
-            "data": data.about,
-        }
-        write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
-        records = _trainings(spec, found, folder, workers, console)
-        speeds = _speeds(spec, found, data, folder, console)
-        return write_tables(folder, spec, found, records, speeds)
+        paths = [folder / "cells" / f"{cell.id(spec)}.json" for cell in found]
+        timings = _timings(spec, found, folder)
+
+        def tables() -> Path:
+            speeds = {cell.model: record for cell, path in timings.items() if (record := _read(path)) is not None}
+            return write_tables(folder, spec, found, [_read(path) or NOT_YET for path in paths], speeds)
+
+        if not all(_is_done(path) for path in (*paths, *timings.values())):
+            data = prepare(spec, tokenizer, vocabulary, folder / DATA)
+            tokenizer.save_pretrained(folder / TOKENIZER)
+            about = {
+                "command": environment.command_line(),
+                **environment.describe(),
+                "device": torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name(),
+                "dtype": str(dtype).removeprefix("torch."),
+                "workers": workers,
+                "models": spec.settings()["models"],
+                "seeds": spec.seeds,
+                "data": data.about,
+            }
+            write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
+            for _ in _trained(spec, found, paths, folder, workers, console):
+                # What a run that is cut short leaves is a table too.
+                tables()
+            _time(spec, timings, data, console)
+        return tables()
 
 
-def _trainings(spec: ProxySpec, found: list[Cell], folder: Path, workers: int, console: Console) -> list[dict[str, Any]]:
-    """The records of the cells, in their order; those that are there already are taken."""
-    paths = [folder / "cells" / f"{cell.id(spec)}.json" for cell in found]
-    records = {i: record for i, path in enumerate(paths) if (record := _read(path)) is not None}
-    left = [i for i in range(len(found)) if i not in records]
-    began, done = time.monotonic(), len(records)
-    if done:
-        console.print(f"{done} of {len(found)} trainings are done already", markup=False)
+def _trained(
+    spec: ProxySpec, found: list[Cell], paths: list[Path], folder: Path, workers: int, console: Console
+) -> Iterator[Cell]:
+    """The cells that are left as they are trained, each record in its file of `paths`."""
+    left = [i for i, path in enumerate(paths) if not _is_done(path)]
+    done = before = len(found) - len(left)
+    began = time.monotonic()
+    if before:
+        console.print(f"{before} of {len(found)} trainings are done already", markup=False)
     for i, record in results(train_cell, [(i, (spec, found[i], folder)) for i in left], workers):
-        records[i] = plain({"model": found[i].model, "seed": found[i].seed, "measured": [], "recall": [], **record})
-        write_atomic(paths[i], json.dumps(records[i]) + "\n")
-        spent = (time.monotonic() - began) / (len(records) - done)
-        left_s = duration(spent * (len(found) - len(records)))
-        console.print(f"{len(records)}/{len(found)} {found[i].label}: {_told(record)}, {left_s} left", markup=False)
-    return [records[i] for i in range(len(found))]
+        kept = plain({"model": found[i].model, "seed": found[i].seed, "measured": [], "recall": [], **record})
+        write_atomic(paths[i], json.dumps(kept) + "\n")
+        done += 1
+        left_s = duration((time.monotonic() - began) / (done - before) * (len(found) - done))
+        console.print(f"{done}/{len(found)} {found[i].label}: {_told(record)}, {left_s} left", markup=False)
+        yield found[i]
 
 
 def _told(record: dict[str, Any]) -> str:
@@ -82,27 +96,32 @@ def _told(record: dict[str, Any]) -> str:
     return f"loss {record['loss']:.3f} after {record['steps']:,} steps, {duration(record['seconds'])}"
 
 
-def _speeds(spec: ProxySpec, found: list[Cell], data: Data, folder: Path, console: Console) -> dict[str, dict[str, Any]]:
-    """The speed of each model, by its name: of one seed, when no training runs beside it."""
-    speeds: dict[str, dict[str, Any]] = {}
-    for cell in found if spec.speed_steps else ():
-        if cell.model in speeds:
-            continue
-        path = folder / "speed" / f"{cell.id(spec)}.json"
-        record = _read(path)
-        if record is None:
+def _timings(spec: ProxySpec, found: list[Cell], folder: Path) -> dict[Cell, Path]:
+    """Where the speed of each model is kept, of the first seed; none where none is timed."""
+    first = {cell.model: cell for cell in reversed(found)} if spec.speed_steps else {}
+    return {cell: folder / "speed" / f"{cell.id(spec)}.json" for cell in found if first.get(cell.model) == cell}
+
+
+def _time(spec: ProxySpec, timings: dict[Cell, Path], data: Data, console: Console) -> None:
+    """The models that are left, when no training runs beside them."""
+    for cell, path in timings.items():
+        if not _is_done(path):
             record = plain(timed(spec, cell, data))
             write_atomic(path, json.dumps(record) + "\n")
             rate = record.get("tokens_per_s")
             console.print(f"{cell.model}: {record['reason'] if rate is None else f'{rate:,.0f} tokens/s'}", markup=False)
-        speeds[cell.model] = record
-    return speeds
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A finished record; None where there is none, or one of a training whose process was killed, which is tried again."""
+    """A finished record; None where there is none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return record if record["status"] and record.get("reason") != KILLED else None
+        return record if record["status"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_done(path: Path) -> bool:
+    """Whether there is a record; one of a training whose process was killed is tried again."""
+    record = _read(path)
+    return record is not None and record.get("reason") != KILLED
