@@ -12,10 +12,13 @@ import yaml
 from tiny_hybrid import make_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nha_eval import cli
+from models import presets
+from nha_eval import catalog, cli
 from nha_eval.plots import draw
 from nha_eval.spec import spec_names
+from nha_eval.tables.sizes import parameters
 from nha_eval.text import open_text
+from nha_eval.text import own_tokenizer as making
 from nha_eval.training.finding import SPECS, read_training_spec
 from nha_eval.training.flops import weights_of
 from nha_eval.training.proxies import sweep as sweeping
@@ -89,20 +92,22 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_a_tokenizer_of_the_text_knows_its_words_and_gives_all_text_back(place):
-    from nha_eval.text.own_tokenizer import own_tokenizer
-
+def test_a_tokenizer_of_the_text_knows_its_words_and_gives_all_text_back(place, monkeypatch):
     spec = spec_of(place)
-    tokenizer = own_tokenizer(spec.text, 320)
+    tokenizer = making.own_tokenizer(spec.text, 320)
     text = (place / "text/0.txt").read_text()[:300] + " Grüße 42!"
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.decode(ids) == text and len(tokenizer) == 320 and len(ids) < 0.8 * len(text)
     assert tokenizer.eos_token_id is not None and tokenizer(" 427")["input_ids"][-3:] == tokenizer("427")["input_ids"]
-    # What is held out has made none of it: the cache holds one made of the training split alone, and it is read again.
-    kept = list((place / "cache/text").glob("bpe-*/tokenizer.json"))
-    before = kept[0].stat().st_mtime_ns
-    own_tokenizer(spec.text, 320)
-    assert len(kept) == 1 and kept[0].stat().st_mtime_ns == before
+    # What is held out has made none of it, and what is made is kept.
+    given, trained = [], making._trained
+    monkeypatch.setattr(making, "_trained", lambda texts, size: trained(given.extend(texts) or given, size))
+    for _ in range(2):
+        making.own_tokenizer(spec.text, 330)
+    splits = open_text(spec.text, tokenizer).tokens.splits
+    begins = {name: tokenizer.decode(row[:100].tolist()) for name, row in splits.items()}
+    met = {name: sum(begin in text for text in given) for name, begin in begins.items()}
+    assert met == {"train": 1, "heldout": 0, "unseen": 0}
 
 
 def test_every_model_reads_the_same_tokens_in_the_texts_order(place, tmp_path):
@@ -229,7 +234,7 @@ def test_intervals_cover_and_pairs_are_told_apart():
     assert math.isnan(draws.interval(np.zeros(60), np.zeros(60))[0])
 
 
-def test_a_sweep_measures_every_window_and_what_is_kept_is_what_was_measured(place, tmp_path, capsys):
+def test_a_sweep_measures_every_window_and_what_is_kept_is_what_was_measured(place, tmp_path, monkeypatch):
     spec = spec_of(place, evaluate={"lengths": [1, 2, 4], "tokens": 4096, "resamples": 200})
     page = sweep(spec, tmp_path / "run")
     table = rows(tmp_path / "run/lm.csv")
@@ -252,6 +257,12 @@ def test_a_sweep_measures_every_window_and_what_is_kept_is_what_was_measured(pla
     nll = sum(again["documents"]["all"]) / sum(again["documents"]["all_tokens"])
     # Kept in bf16.
     assert nll == pytest.approx(float(own["nll"]), rel=5e-3)
+    # In the place where checkpoints are kept its folder's name is enough.
+    monkeypatch.setattr(presets, "KEPT", kept.parent)
+    assert kept.name in presets.preset_names() and catalog.describe(kept.name).label == kept.name
+    loaded = presets.load(kept.name)
+    assert loaded.model.config.windows == [4, 4] and not loaded.random_weights
+    assert parameters(kept.name) == sum(p.numel() for p in loaded.model.parameters())
     card = (kept / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers" and "SHA-256" in card
     text = page.read_text()
