@@ -72,7 +72,8 @@ class NextToken(nn.Module):
         chunk = chunk_of(self.config.vocab_size)
         pieces = zip(hidden.split(chunk), wanted.split(chunk), strict=True)
         # The logits of a vocabulary are the largest tensors there are: made anew in the backward pass, not kept.
-        losses = [torch.utils.checkpoint.checkpoint(self._losses, *piece, use_reentrant=False) for piece in pieces]
+        again = {"use_reentrant": False, "preserve_rng_state": False}
+        losses = [torch.utils.checkpoint.checkpoint(self._losses, *piece, **again) for piece in pieces]
         if each:
             return torch.cat(losses).view(len(labels), -1)
         loss = torch.cat(losses).sum() / (wanted != -100).sum().clamp(min=1)

@@ -28,7 +28,7 @@ Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Slots = Annotated[Whole, Field(ge=1, le=256)]
 FORMS = ("passage", "random", "fact")
 # What may change from one call to the next in the same folder.
-GROWING = ("models", "seeds", "speed_steps", "keep_models", "save_every")
+GROWING = ("models", "seeds", "speed_steps", "keep_models", "save_every", "cuda_graph")
 
 
 class Model(Strict):
@@ -80,6 +80,8 @@ class ProxySpec(Strict):
     evaluate: Evaluate = Evaluate()
     recall: Recall = Recall()
     speed_steps: Annotated[Whole, Field(ge=0, le=10_000)] = 20  # timed of each model, nothing beside it; 0: none
+    # whether a step on one GPU, its micro-batch whole and its window fixed, is done as a CUDA graph
+    cuda_graph: Switch = False
     keep_models: Switch = True  # as checkpoints in bf16, in models/
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of arithmetic; weights in training are fp32; auto: bf16 on a GPU

@@ -125,6 +125,7 @@ def steps_of(spec: ProxySpec, cell: Cell, device: torch.device, dtype: torch.dty
         seed=cell.seed,
         device=str(device),
         dtype=dtype,
+        graph=spec.cuda_graph and not cell.jitter,
     )
 
 
