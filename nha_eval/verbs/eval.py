@@ -18,7 +18,7 @@ EXAMPLE = (
 def command(
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="[SPEC.yaml]", help="A spec file, or the name of a shipped one (`list` shows them)."),
+        typer.Argument(metavar="SPEC.yaml", help="A spec file, or the name of a shipped one (`list` shows them)."),
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Preset, checkpoint folder or hub id. Repeatable.")] = None,
     suite: Annotated[list[str] | None, typer.Option(help="Suite of tasks. Repeatable.")] = None,

@@ -10,8 +10,8 @@ EXAMPLE = (
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="What to draw; `list` shows the kinds.")],
-    run: Annotated[str, typer.Argument(help="A run folder, or the name of one under results/runs.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to draw; `list` shows the kinds.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one under results/runs.")],
     out: Annotated[str, typer.Option(metavar="PATH", help="Picture to write: .svg, .png or .pdf.")],
 ) -> int:
     """Draw one picture from a run's tables."""

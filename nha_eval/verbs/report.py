@@ -7,7 +7,9 @@ import typer
 EXAMPLE = "Example: [bold]python run_eval.py report results/runs/quickstart[/bold]"
 
 
-def command(run: Annotated[str, typer.Argument(help="A run folder, or the name of one under results/runs.")]) -> int:
+def command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one under results/runs.")],
+) -> int:
     """Write a run's report.md, report.html and plots again, finished or not."""
     from nha_eval.errors import UserError, is_disk_trouble
     from nha_eval.report import write_report

@@ -12,7 +12,7 @@ EXAMPLE = (
 
 
 def command(
-    model: Annotated[str | None, typer.Argument(help="Preset, checkpoint folder or hub id.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Preset, checkpoint folder or hub id.")] = None,
     spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file of the options below; flags win.")] = None,
     windows: Annotated[
         list[str] | None,
