@@ -213,7 +213,7 @@ def _folder(name: str) -> Path:
 
 def _nearest(name: str) -> str:
     near = get_close_matches(name, preset_names(), n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names())}"
+    return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names()[:8])}, ... (`list`)"
 
 
 def _converted(path: Path, mixer: str, window: int | None, dtype: torch.dtype) -> NHAForCausalLM:

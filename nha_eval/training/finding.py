@@ -17,7 +17,7 @@ SPECS = Path(__file__).parent / "specs"
 def read_training_spec(given: str, overrides: dict[str, Any]) -> tuple[str, TrainSpec | MqarSpec]:
     """(its bare name, the spec) of a path or a name, with flags laid over it. UserError, one line, for what is wrong."""
     path = find_spec(given, SPECS)
-    content = read_spec(path)
+    content = read_spec(path, "train")
     merged = {**content, **{key: value for key, value in overrides.items() if value is not None}}
     if "tasks" in content or "models" in content:
         from nha_eval.training.mqar.spec import make_mqar_spec

@@ -25,7 +25,7 @@ def command(
     picture = user_path(out, "--out")
     if picture.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise UserError(f"--out {out}: wanted is a name that ends in .svg, .png or .pdf")
-    folder = find_run(run)
+    folder = find_run(run, ("eval", "train"))
     try:
         draw(kind, load_frames(folder), picture)
     except ValueError as problem:

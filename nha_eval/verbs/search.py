@@ -86,7 +86,7 @@ def command(
     if spec is None and model is None:
         raise UserError("nothing to search: give MODEL or --spec; `search --help` shows an example")
     path = None if spec is None else find_spec(spec)
-    content = {} if path is None else read_spec(path)
+    content = {} if path is None else read_spec(path, "search")
     overrides = {key: value for key, value in flags.items() if value is not None}
     checked = make_search_spec(content, overrides, where="the command line" if path is None else str(path))
     from nha_eval.search.run import search
