@@ -234,7 +234,9 @@ def _from_folder(
     except Exception as error:
         # The readers of a tokenizer's files raise whatever they meet; a model without one cannot be evaluated.
         reason = " ".join(str(error).split())[:200]
-        raise ModelUnavailable(f"{path} holds no tokenizer that can be read: {reason}") from error
+        raise ModelUnavailable(
+            f"{path} holds no tokenizer that can be read ({reason}); save the model's own into it"
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     longest = model.config.max_position_embeddings

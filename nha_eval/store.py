@@ -230,6 +230,24 @@ ELSEWHERE = {
 }
 
 
+def lost_tables(folder: Path) -> list[str]:
+    """Tables of scores and costs that are gone, empty or torn though cells that they are made of are there."""
+    suspect = {}
+    for kind in ("score", "cost"):
+        path = folder / TABLES[kind][0]
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            if content.count(b"\n") > 1 and content.endswith(b"\n"):
+                continue
+        suspect[kind] = path.name
+    journal, found = Journal(folder), set()
+    for file in sorted(journal.cells.glob("*.json")):
+        if found == set(suspect):
+            break
+        found |= {((journal.read(file.stem) or {}).get("cell") or {}).get("kind")} & set(suspect)
+    return [name for kind, name in suspect.items() if kind in found]
+
+
 def made_by(folder: Path) -> str | None:
     """The verb that the run in a folder is of; None where nothing in it says so."""
     return "search" if (folder / "search.yaml").is_file() else verb_of(_read_mapping(folder / "spec.yaml"))

@@ -191,3 +191,19 @@ def test_a_notebook_gets_plain_lines_where_a_terminal_gets_colours(notebook):
         os.close(ours)
     assert b"Suite recall-local" in re.sub(rb"\x1b\[[0-9;]*m", b"", shown)
     assert (b"\x1b[" in shown) is not notebook
+
+
+@pytest.mark.parametrize(
+    "left", [None, b"", b"model,window\n", b"model,window\nnha-tiny"], ids=["gone", "empty", "header", "torn"]
+)
+def test_report_says_where_a_table_lost_what_cells_hold(left, tmp_path, capsys):
+    fakes.make_run(tmp_path / "run").go()
+    table = tmp_path / "run/scores.csv"
+    whole = table.read_bytes()
+    assert cli.run(["report", str(tmp_path / "run")]) == 0
+    assert "cells/ holds more" not in capsys.readouterr().err
+    table.unlink() if left is None else table.write_bytes(left)
+    assert cli.run(["report", str(tmp_path / "run")]) == 0
+    assert "note: cells/ holds more than scores.csv, and so than the report" in capsys.readouterr().err
+    fakes.make_run(tmp_path / "run").go()
+    assert table.read_bytes() == whole
