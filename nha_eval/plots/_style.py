@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -47,8 +48,9 @@ class NothingToDraw(ValueError):
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The project's matplotlib style and nothing of the user's own settings."""
-    with matplotlib.style.context(["default", str(Path(__file__).with_name("nha.mplstyle"))]):
+    """The project's matplotlib style and nothing of the user's own settings; lines without a colour take the palette's."""
+    sheets = ["default", str(Path(__file__).with_name("nha.mplstyle")), {"axes.prop_cycle": cycler(color=PALETTE)}]
+    with matplotlib.style.context(sheets):
         yield
 
 
@@ -140,7 +142,7 @@ def length_axis(axes: Axes, lengths: list[float]) -> None:
     span = math.log2(max(lengths) / min(lengths)) if len(lengths) > 1 and min(lengths) > 0 else 0
     shown: list[float] = []
     for length in sorted(set(lengths), reverse=True):
-        if length > 0 and (not shown or math.log2(shown[-1] / length) >= max(0.14 * span, 0.1)):
+        if length > 0 and (not shown or math.log2(shown[-1] / length) >= max(0.17 * span, 0.1)):
             shown.append(length)
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -10,8 +10,8 @@ EXAMPLE = (
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="What to draw; `list` shows the kinds.")],
-    run: Annotated[str, typer.Argument(help="A run folder, or the name of one under results/runs.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to draw; `list` shows the kinds.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one under results/runs.")],
     out: Annotated[str, typer.Option(metavar="PATH", help="Picture to write: .svg, .png or .pdf.")],
 ) -> int:
     """Draw one picture from a run's tables."""
@@ -25,7 +25,7 @@ def command(
     picture = user_path(out, "--out")
     if picture.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise UserError(f"--out {out}: wanted is a name that ends in .svg, .png or .pdf")
-    folder = find_run(run)
+    folder = find_run(run, ("eval", "train"))
     try:
         draw(kind, load_frames(folder), picture)
     except ValueError as problem:
