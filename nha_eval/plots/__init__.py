@@ -84,10 +84,10 @@ def figure(kind: str, source: object, *, columns: int | None = None) -> Figure:
     from ._style import style
 
     module = plot_kind(kind)
-    frames = load_frames(source)
+    tables = getattr(module, "TABLES", ("scores", "costs"))
+    frames = load_frames(source, answers="answers" in tables)
 
     with style():
-        tables = getattr(module, "TABLES", ("scores", "costs"))
         return module.draw(*(getattr(frames, name) for name in tables), columns=columns)
 
 

@@ -23,7 +23,8 @@ SCORE_TEXT = [
     *("dtype", "device", "backend", "status", "reason"),
 ]
 SCORE_NUMBERS = ["value", "stderr", "ci_low", "ci_high", "n", "length", "batch_size", "seed"]
-COST_TEXT = ["model", "window", "phase", "dtype", "device", "backend", "status", "reason"]
+# `hardware` is no column of the file: a report of several runs fills it in, and of one run it is empty.
+COST_TEXT = ["model", "window", "phase", "dtype", "device", "hardware", "backend", "status", "reason"]
 COST_NUMBERS = [
     *("length", "batch_size", "latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats"),
     *("cold_start_ms", "tokens_per_s", "peak_memory_mb", "state_bytes"),
@@ -37,7 +38,10 @@ MQAR_NUMBERS = [
     *("accuracy", "n", "steps", "seconds"),
 ]
 
-TABLES = ("scores", "costs", "telemetry", "mqar")
+ANSWER_TEXT = ["model", "window", "suite", "cluster"]
+ANSWER_NUMBERS = ["correct", "distance", "depth", "reach"]
+
+TABLES = ("scores", "costs", "telemetry", "mqar", "answers")
 
 # Characters that turn the reading direction and so could garble the text around a name.
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
@@ -46,12 +50,14 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 @dataclass(frozen=True)
 class Frames:
     """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv, telemetry.csv and
-    mqar.csv are there."""
+    mqar.csv are there. `answers` are the recall documents of its samples (see `_answers`), a row each, where they were asked
+    for."""
 
     scores: pd.DataFrame
     costs: pd.DataFrame
     telemetry: pd.DataFrame
     mqar: pd.DataFrame
+    answers: pd.DataFrame
 
 
 def clean_text(text: object, limit: int = 0) -> str:
@@ -104,6 +110,7 @@ def make_frames(
     costs: pd.DataFrame | None = None,
     telemetry: pd.DataFrame | None = None,
     mqar: pd.DataFrame | None = None,
+    answers: pd.DataFrame | None = None,
 ) -> Frames:
     """Frames from tables made elsewhere; missing columns are added empty, figures that are no numbers become NaN."""
     return Frames(
@@ -111,6 +118,7 @@ def make_frames(
         _tidy(costs, COST_TEXT, COST_NUMBERS),
         _tidy(telemetry, TELEMETRY_TEXT, TELEMETRY_NUMBERS),
         _tidy(mqar, MQAR_TEXT, MQAR_NUMBERS),
+        _tidy(answers, ANSWER_TEXT, ANSWER_NUMBERS),
     )
 
 
@@ -127,9 +135,9 @@ def _read(path: Path) -> pd.DataFrame | None:
         ) from None
 
 
-def load_frames(source: object) -> Frames:
-    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry` and `mqar`, of which any
-    may be missing.
+def load_frames(source: object, *, answers: bool = False) -> Frames:
+    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry`, `mqar` and `answers`, of
+    which any may be missing. With `answers` the samples of a folder are read too, which takes a second in 40,000 documents.
 
     ValueError when it is none of these, the folder does not exist, or a table cannot be read.
     """
@@ -142,7 +150,14 @@ def load_frames(source: object) -> Frames:
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"no run folder at {folder}; give the folder that `eval` wrote, such as results/runs/quickstart")
-    return make_frames(*(_read(folder / f"{name}.csv") for name in TABLES))
+    tables = [_read(folder / f"{name}.csv") for name in TABLES[:-1]]
+    return make_frames(*tables, _read_answers(folder) if answers else None)
+
+
+def _read_answers(folder: Path) -> pd.DataFrame:
+    from ._answers import answer_frame, read_answers
+
+    return answer_frame(read_answers(folder))
 
 
 def window_order(window: str) -> tuple[int, int, str]:

@@ -27,7 +27,7 @@ from .tables import share, size, times
 _AT_MOST = 4
 # And more settings by name than these.
 _NAMES_AT_MOST = 3
-_SAME = ["length", "batch_size", "dtype", "device"]
+_SAME = ["length", "batch_size", "dtype", "device", "hardware"]
 
 
 def headline(frames: Frames, found: Differences | None = None) -> list[str]:
