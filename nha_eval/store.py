@@ -93,6 +93,7 @@ TABLES = {
     "telemetry": ("telemetry.csv", TELEMETRY_COLUMNS),
 }
 RUNS = Path("results/runs")
+REPORTS = Path("results/reports")  # of several runs
 
 
 class RunFolder:
@@ -226,3 +227,21 @@ def find_run(given: str) -> Path:
     runs = sorted(path.parent.name for path in RUNS.glob("*/spec.yaml"))
     there = f" (runs: {', '.join(runs)})" if runs else ""
     raise UserError(f"no such run: {given!r}; give a run folder, or the name of one under {RUNS}{there}")
+
+
+def find_runs(given: list[str]) -> list[Path]:
+    """The folder of each of them. Raises UserError when there is none, or one is given twice."""
+    folders = [find_run(one) for one in given]
+    places = [folder.resolve() for folder in folders]
+    twice = next((one for place, one in enumerate(given) if places[place] in places[:place]), None)
+    if twice is not None:
+        raise UserError(f"the run {twice!r} is given twice: give each run once")
+    return folders
+
+
+def joined_folder(folders: list[Path]) -> Path:
+    """Where the report of several runs goes when no place is given. Raises UserError where their names make none."""
+    name = "+".join(folder.resolve().name for folder in folders)
+    if len(name.encode("utf-8", errors="replace")) > 200:
+        raise UserError("the runs' names together are too long for a folder's: give one with --out")
+    return REPORTS / name

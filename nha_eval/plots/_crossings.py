@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 
 import pandas as pd
 
-from ._lines import measured
+from ._lines import PHASES, measured
 from ._settings import Setting, full_setting, settings_of
 
 LESS, MORE, SAME = "less", "more", "not distinguishable"
@@ -72,7 +72,8 @@ def courses(costs: pd.DataFrame, column: str, phase: str | None = None) -> list[
         for (named, *place), part in both.groupby(["phase", *ALIKE[1:]], dropna=False, sort=False):
             part = part.sort_values("length")
             found.append(_course(setting, reference, named, tuple(place), part, column))
-    return found
+    order = [*PHASES, *(one.phase for one in found)]
+    return sorted(found, key=lambda one: (order.index(one.phase), settings.index(one.setting)))
 
 
 def _side(rows: pd.DataFrame, setting: Setting, column: str) -> pd.DataFrame:

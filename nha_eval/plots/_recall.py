@@ -34,10 +34,11 @@ class Bin:
 
 
 Cut = Callable[[pd.DataFrame, float], list[Bin]]  # a setting's rows, and the window in tokens
+Aside = Callable[[list[Bin], float], list[Bin]]  # a step aside for each setting keeps the bars apart
 
 
 def draw_recall(
-    answers: pd.DataFrame, code: Code, cut: Cut, figure: Figure | None, columns: int | None
+    answers: pd.DataFrame, code: Code, cut: Cut, aside: Aside, figure: Figure | None, columns: int | None
 ) -> tuple[Figure, list[tuple[Axes, float]], pd.DataFrame]:
     """A line a setting in each panel. Returns the figure, each panel with its window, and the rows drawn; the caller finishes
     it. NothingToDraw where no setting has a width."""
@@ -50,9 +51,10 @@ def draw_recall(
     for axes, (suite, reach) in zip(all_axes, wanted, strict=True):
         rows = _of(answers, suite)
         rows = rows[rows["reach"].isna() | (rows["reach"] == reach)]
-        for setting in settings_of(rows):
+        settings = settings_of(rows)
+        for place, setting in enumerate(settings):
             own = rows[(rows["model"] == setting[0]) & (rows["window"] == setting[1])]
-            _draw_line(axes, cut(own, reach), code, setting)
+            _draw_line(axes, aside(cut(own, reach), place - (len(settings) - 1) / 2), code, setting)
         score_axis(axes, 1.0, "first metric")
         title(axes, f"{suite_label(suite, float('nan'), [])}, window {reach:,.0f}")
         shown.append(rows)

@@ -26,6 +26,7 @@ from ._style import (
     Code,
     NothingToDraw,
     finish,
+    fitting,
     panels,
     scaled,
     score_axis,
@@ -105,7 +106,7 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
     if not wanted:
         raise NothingToDraw("no accuracy against cost to draw: no model and window has both a score and a cost that are ok")
     code = Code(scores, costs)
-    figure, all_axes = panels(len(wanted), figure, min(columns or across, across))
+    figure, all_axes = panels(len(wanted), figure, min(columns or fitting(across), across))
     for axes, (name, rows, units, xlabel) in zip(all_axes, wanted, strict=True):
         _draw_points(axes, rows, units, xlabel, code)
         title(axes, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -32,13 +34,17 @@ def draw(
     if rows.empty:
         raise NothingToDraw(NOTHING)
     code = Code(pd.concat([scores, rows]), costs)
-    figure, shown, drawn = draw_recall(rows, code, _cut, figure, columns)
+    figure, shown, drawn = draw_recall(rows, code, _cut, _aside, figure, columns)
     for axes, _ in shown:
         axes.set_xlim(0, 100)
         axes.set_xticks(range(0, 101, 100 // FIFTHS))
         axes.set_xlabel("depth of the answer (%)")
     finish(figure, cost_handles(drawn, code))
     return figure
+
+
+def _aside(bins: list[Bin], steps: float) -> list[Bin]:
+    return [replace(one, x=one.x + 1.5 * steps) for one in bins]
 
 
 def _cut(rows: pd.DataFrame, _reach: float) -> list[Bin]:

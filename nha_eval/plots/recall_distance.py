@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def draw(
     if rows.empty:
         raise NothingToDraw(NOTHING)
     code = Code(pd.concat([scores, rows]), costs)
-    figure, shown, drawn = draw_recall(rows, code, _cut, figure, columns)
+    figure, shown, drawn = draw_recall(rows, code, _cut, _aside, figure, columns)
     # Steps that double stand at equal steps.
     ends = [2.0**step for step in range(_step(drawn["distance"].min()), _step(drawn["distance"].max()) + 2)]
     for axes, reach in shown:
@@ -49,6 +50,10 @@ def draw(
     ]
     finish(figure, [*cost_handles(drawn, code), *sides, Line2D([], [], color=MUTED, linestyle=_DOTS, label="the window")])
     return figure
+
+
+def _aside(bins: list[Bin], steps: float) -> list[Bin]:
+    return [replace(one, x=one.x * 1.04**steps) for one in bins]
 
 
 def _step(distance: float) -> int:

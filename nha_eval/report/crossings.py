@@ -41,7 +41,7 @@ def crossing_table(frames: Frames) -> Table | None:
                 sides = [setting_label(side, 60) for side in (course.setting, course.reference)]
                 rows.append([*sides, what, course.words(), crossing, lengths])
     columns = ["setting", "reference", "cost", "less or more", "crosses at, tokens", "measured, tokens"]
-    return Table("Crossovers", columns, rows, labels=4) if rows else None
+    return Table("Crossovers", columns, rows, labels=3, words=frozenset({3})) if rows else None
 
 
 def front_table(frames: Frames) -> Table | None:
@@ -53,4 +53,5 @@ def front_table(frames: Frames) -> Table | None:
         for what, where, _, scored in score_and_cost(frames.scores, frames.costs, suite, length):
             best = [f"{setting_label((row.model, row.window), 60)} ({row.value:.3f})" for row in front(scored).itertuples()]
             rows.append([suite_label(suite, length, groups), what + where, "; ".join(best) or MISSING])
-    return Table("On the front, cheapest first", ["suite", "cost", "settings (score)"], rows, labels=3) if rows else None
+    columns = ["suite", "cost", "settings (score)"]
+    return Table("On the front, cheapest first", columns, rows, labels=2, words=frozenset({2})) if rows else None

@@ -97,19 +97,10 @@ def example_table(found: dict[int, dict[str, list[list[Example]]]]) -> Table | N
     # Pairs in turn, so that the last of many is not left without any.
     rows = [_row(one) for turn in zip_longest(*chosen) for one in turn if one is not None]
     shown = rows[:MOST_ROWS]
-    shown.sort(key=lambda row: (row[1], row[2], list(SHOWN).index(row[0])))
-    columns = [
-        "finding",
-        "setting",
-        "reference",
-        "task",
-        "asked",
-        "right answer",
-        "reference's",
-        "setting's",
-        "distance, tokens",
-    ]
-    return Table("Examples side by side", columns, shown, labels=4, words=frozenset(range(4, 8))) if rows else None
+    shown.sort(key=lambda row: (row[1], list(SHOWN).index(row[0])))
+    columns = ["finding", "setting against reference", "task", "asked", "right answer"]
+    columns += ["reference's", "setting's", "distance, tokens"]
+    return Table("Examples side by side", columns, shown, labels=3, words=frozenset(range(3, 7))) if rows else None
 
 
 def _choose(kinds: dict[str, list[list[Example]]]) -> list[Example]:
@@ -129,7 +120,7 @@ def _row(one: Example) -> list[str]:
     task = clean_text(one.task.cell.get("task"), 60) + (f", {length:,} tokens" if isinstance(length, int) else "")
     answers = [_answer(one.a, one.a.get("gold")), *(_answer(record, record.get("prediction")) for record in (one.b, one.a))]
     place = count(distance) if isinstance(distance, int) else MISSING
-    return [one.finding, *_sides(one.pair), task, _asked(one.a.get("asked")), *answers, place]
+    return [one.finding, " against ".join(_sides(one.pair)), task, _asked(one.a.get("asked")), *answers, place]
 
 
 def _asked(text: object) -> str:

@@ -21,9 +21,10 @@ from pathlib import Path
 import pandas as pd
 
 from nha_eval.comparison.folders import RunScores, ScoredTask, Setting
+from nha_eval.plots._answers import answer_frame, read_answers
 from nha_eval.plots._frames import TABLES, Frames, clean_text
 
-from .runs import Run
+from .runs import Run, read_folder
 
 _CELL = {"scores": ["window", "task", "length"], "costs": ["window", "phase", "length", "batch_size"]}
 _CELL["telemetry"] = _CELL["scores"]
@@ -62,6 +63,13 @@ def join(runs: list[Run]) -> Joined:
     return Joined(" + ".join(run.name for run in runs), whole, scored, {"models": about}, runs, apart)
 
 
+def join_folders(folders: list[Path]) -> Frames:
+    """The tables of several runs as one, answers among them, for a plot."""
+    whole = join([read_folder(folder) for folder in folders])
+    answers = read_answers(whole.scored) if whole.scored else []
+    return dataclasses.replace(whole.frames, answers=answer_frame(answers))
+
+
 def _named_apart(runs: list[Run]) -> list[Run]:
     seen: Counter[str] = Counter()
     named = []
@@ -84,48 +92,50 @@ def _model_names(runs: list[Run]) -> tuple[dict[tuple[int, str], str], list[str]
         tables = (run.frames.scores, run.frames.costs, run.frames.telemetry)
         for model in dict.fromkeys(model for table in tables for model in table["model"]):
             where.setdefault(model, []).append(place)
-    names, why = {}, []
+    names: dict[tuple[int, str], str] = {}
+    why: dict[tuple[str, str], list[str]] = {}
     for model, found in where.items():
-        if len(found) < 2:
-            continue
-        hashes = {_models(runs[place]).get(model, {}).get("weights_hash") for place in found} - {None}
-        twice = _measured_twice([runs[place] for place in found], model)
-        unlike = _unlike_windows([runs[place] for place in found], model)
-        if len(hashes) < 2 and not twice and not unlike:
-            continue
-        names |= {(place, model): f"{model} @ {runs[place].name}" for place in found}
-        told = f"the setting {unlike} has other windows in each" if unlike else f"each measured it at {twice}"
-        told = "its weights are not the same" if len(hashes) > 1 else told
-        why.append(f"{model} stands once for each of {', '.join(runs[place].name for place in found)}: {told}.")
-    return names, why
+        own = [runs[place] for place in found]
+        reason = _unlike(own, model) if len(own) > 1 else ""
+        if reason:
+            names |= {(place, model): f"{model} @ {runs[place].name}" for place in found}
+            why.setdefault((", ".join(run.name for run in own), reason), []).append(model)
+    said = [
+        f"{', '.join(models)}: kept apart by run ({listed}), as {reason.format(its='their' if len(models) > 1 else 'its')}."
+        for (listed, reason), models in why.items()
+    ]
+    return names, said
 
 
-def _measured_twice(runs: list[Run], model: str) -> str:
-    """What more than one of the runs measured of the model, in words; empty where nothing is."""
+def _unlike(runs: list[Run], model: str) -> str:
+    """Why the runs' figures of the model are not one model's; empty where they are."""
+    if len({_models(run).get(model, {}).get("weights_hash") for run in runs} - {None}) > 1:
+        return "{its} weights are not the same"
+    if _unlike_windows(runs, model):
+        return "a setting of one name has other windows in each"
+    return "each run measured the same of it" if _measured_twice(runs, model) else ""
+
+
+def _measured_twice(runs: list[Run], model: str) -> bool:
+    """Whether more than one of the runs measured the same of the model."""
     for table, columns in _CELL.items():
-        seen: set[tuple] = set()
-        for run in runs:
-            rows = getattr(run.frames, table)
-            own = rows[rows["model"] == model][columns].drop_duplicates()
-            keys = [tuple(None if pd.isna(value) else value for value in key) for key in own.itertuples(index=False)]
-            for key in keys:
-                if key in seen:
-                    at = f" at {key[2]:,.0f} tokens" if key[2] is not None else ""
-                    return f"{key[1]}{at} and {'window ' if key[0].isdecimal() else ''}{key[0]}"
-            seen |= set(keys)
-    return ""
+        tables = [getattr(run.frames, table) for run in runs]
+        cells = pd.concat([rows[rows["model"] == model][columns].drop_duplicates() for rows in tables])
+        if cells.duplicated().any():
+            return True
+    return False
 
 
-def _unlike_windows(runs: list[Run], model: str) -> str:
-    """A setting by name of the model whose layers' windows are not the same in all of the runs; empty where there is none."""
+def _unlike_windows(runs: list[Run], model: str) -> bool:
+    """Whether a setting by name gives the layers other windows in one run than in another."""
     seen: dict[str, object] = {}
     for run in runs:
         for setting in run.scored.tasks if run.scored else ():
             if clean_text(setting.model) == model:
                 windows = run.scored.windows_of(setting)
                 if seen.setdefault(setting.window, windows) != windows:
-                    return clean_text(setting.window, 60)
-    return ""
+                    return True
+    return False
 
 
 def _suite_names(runs: list[Run]) -> tuple[dict[tuple, str], list[str]]:

@@ -14,7 +14,8 @@ def runs_table(runs: list[Run]) -> Table:
     rows = []
     for run in runs:
         about = run.environment
-        told = [about.get("date"), str(about.get("commit") or "")[:8], about.get("gpu") or about.get("cpu"), about.get("dtype")]
+        date = str(about.get("date") or "").replace("T", " ")[:16]
+        told = [date, str(about.get("commit") or "")[:8], about.get("gpu") or about.get("cpu"), about.get("dtype")]
         models = ", ".join(model_order(run.frames.scores, run.frames.costs))
         done = count(run.status.done) + (" so far" if run.status.finished is False else "")
         told = [*(clean_text(text or MISSING, 60) for text in told), clean_text(about.get("seed", MISSING), 20)]

@@ -12,7 +12,7 @@ from nha_eval.plots import figure, make_frames
 from nha_eval.plots._shares import by_layer, by_position
 from nha_eval.plots._style import NothingToDraw
 from nha_eval.report import write_report
-from nha_eval.report.answers import read_answers
+from nha_eval.plots._answers import read_answers
 from nha_eval.report.inside import inside_tables, inside_text
 from nha_eval.stats import wilson_interval
 
