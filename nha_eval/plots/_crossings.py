@@ -18,8 +18,6 @@ from ._lines import PHASES, measured
 from ._settings import Setting, full_setting, settings_of
 
 LESS, MORE, SAME = "less", "more", "not distinguishable"
-# What must be equal of two figures that are compared.
-ALIKE = ["length", "batch_size", "dtype", "device", "hardware"]
 
 
 @dataclass(frozen=True)
@@ -62,39 +60,47 @@ def courses(costs: pd.DataFrame, column: str, phase: str | None = None) -> list[
     rows = measured(costs, column)
     rows = rows if phase is None else rows[rows["phase"] == phase]
     settings = settings_of(rows)
+    sides = _sides(rows, column)
     found = []
     for setting in settings:
         reference = full_setting(settings, setting[0])
         if reference is None or reference == setting:
             continue
-        sides = [_side(rows, one, column) for one in (setting, reference)]
-        both = sides[0].merge(sides[1], on=["phase", *ALIKE], suffixes=("", "_full"))
-        for (named, *place), part in both.groupby(["phase", *ALIKE[1:]], dropna=False, sort=False):
-            part = part.sort_values("length")
-            found.append(_course(setting, reference, named, tuple(place), part, column))
+        for key, ours in sides[setting].items():
+            theirs = sides[reference].get(key, {})
+            lengths = sorted(length for length in ours if length in theirs)
+            if lengths:
+                pairs = [(ours[length], theirs[length]) for length in lengths]
+                found.append(_course(setting, reference, key[0], key[1:], lengths, pairs))
     order = [*PHASES, *(one.phase for one in found)]
     return sorted(found, key=lambda one: (order.index(one.phase), settings.index(one.setting)))
 
 
-def _side(rows: pd.DataFrame, setting: Setting, column: str) -> pd.DataFrame:
-    own = rows[(rows["model"] == setting[0]) & (rows["window"] == setting[1])]
+def _sides(rows: pd.DataFrame, column: str) -> dict[Setting, dict[tuple, dict[float, tuple[float, float, float]]]]:
+    """Setting -> (phase, place) -> length -> (figure, from, to); the latter two are the quartiles of a latency, else NaN."""
     bounds = ["latency_ms_p25", "latency_ms_p75"] if column == "latency_ms" else []
-    return own.groupby(["phase", *ALIKE], dropna=False, as_index=False)[[column, *bounds]].mean()
+    place = ["batch_size", "dtype", "device", "hardware"]
+    means = rows.groupby(["model", "window", "phase", *place, "length"], dropna=False, sort=False)[[column, *bounds]].mean()
+    found: dict[Setting, dict] = {}
+    for (model, window, *key, length), figures in zip(means.index, means.itertuples(index=False), strict=True):
+        # As a key a missing number must equal another.
+        key = tuple(None if pd.isna(one) else one for one in key)
+        figure, *span = figures
+        found.setdefault((model, window), {}).setdefault(key, {})[length] = (figure, *(span or (math.nan, math.nan)))
+    return found
 
 
-def _course(setting: Setting, reference: Setting, phase: str, place: tuple, part: pd.DataFrame, column: str) -> Course:
-    ours, theirs, lengths = (part[name].tolist() for name in (column, f"{column}_full", "length"))
-    verdicts = [LESS if a < b else MORE if a > b else SAME for a, b in zip(ours, theirs, strict=True)]
-    if column == "latency_ms":
-        low, high = part["latency_ms_p25"], part["latency_ms_p75"]
-        # A missing quartile makes every comparison false: then the medians decide.
-        overlap = (low <= part["latency_ms_p75_full"]) & (part["latency_ms_p25_full"] <= high)
-        verdicts = [SAME if same else verdict for same, verdict in zip(overlap, verdicts, strict=True)]
-    gaps = [math.log(a / b) for a, b in zip(ours, theirs, strict=True)]
+def _course(setting: Setting, reference: Setting, phase: str, place: tuple, lengths: list[float], pairs: list) -> Course:
+    # A missing quartile makes every comparison false: then the medians decide.
+    same = [a == b or (low <= b_high and b_low <= high) for (a, low, high), (b, b_low, b_high) in pairs]
+    figures = [(a, b) for (a, *_), (b, *_) in pairs]
+    verdicts = [SAME if alike else LESS if a < b else MORE for alike, (a, b) in zip(same, figures, strict=True)]
+    gaps = [math.log(a / b) for a, b in figures]
     crossings = []
     for left, right in pairwise(range(len(gaps))):
         if gaps[left] * gaps[right] < 0:
             share = gaps[left] / (gaps[left] - gaps[right])
+            ours = [a for a, _ in figures]
             crossings.append(tuple(_between(values[left], values[right], share) for values in (lengths, ours)))
     return Course(setting, reference, phase, place, lengths, verdicts, crossings)
 

@@ -34,7 +34,7 @@ def crossing_table(frames: Frames) -> Table | None:
                     continue
                 phase = clean_text(PHASES.get(course.phase, course.phase), 40)
                 what = measure if column == "state_bytes" else f"{phase}, {measure}"
-                what += (f", batch {count(batch)}" if batches and batch == batch else "") + where
+                what += (f", batch {count(batch)}" if batches and batch is not None else "") + where
                 first, last = count(course.lengths[0]), count(course.lengths[-1])
                 lengths = first if first == last else f"{first} to {last}"
                 crossing = ", ".join(about(length) for length, _ in course.crossings) or MISSING
