@@ -49,7 +49,7 @@ def write_report(run_dir: str | Path, *others: str | Path, out: str | Path | Non
     page = {
         "name": whole.name,
         "statuses": [(run.name if several else "", run.status) for run in whole.runs],
-        "headline": [*doctor_warning(whole.environment), *whole.apart, *headline(whole.frames, found)],
+        "headline": [*doctor_warning(whole.environment), *headline(whole.frames, found), *whole.apart],
         "sections": sections,
     }
     written += write_tables(sections, folder / "tables", whole.name)

@@ -223,7 +223,9 @@ def test_without_scripts_everything_is_there_to_read(whole, browser):
     context.close()
 
 
-def hostile_run(folder):
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "hostile"
     rows, costs = [], []
     for place, name in enumerate(NAMES.values()):
         for window, right in (("16", 0.3), ("full", 0.6)):
@@ -237,14 +239,14 @@ def hostile_run(folder):
         add(folder, model, window, own, suite="recall")
         rows.append(score(model, window, "needle", right, 0.1, suite="recall", length=512))
     environment = {"command": list(NAMES.values()), **{name: {"deep": [name]} for name in NAMES.values()}}
-    return write_run(folder, rows, costs, environment, "\n".join(NAMES.values()).replace("\0", ""))
+    write_run(folder, rows, costs, environment, "\n".join(NAMES.values()).replace("\0", ""))
+    write_report(folder)
+    return folder
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
-def test_hostile_names_and_texts_do_nothing(width, opened, tmp_path):
-    folder = hostile_run(tmp_path / "run")
-    write_report(folder)
-    page = opened(folder, width)
+def test_hostile_names_and_texts_do_nothing(width, hostile, opened):
+    page = opened(hostile, width)
     assert page.locator("script").count() == 1 and page.locator("img, iframe, object, embed, link, b").count() == 0
     attributes = page.evaluate("[...document.querySelectorAll('*')].flatMap((one) => one.getAttributeNames())")
     assert not {name for name in attributes if name.startswith("on")}
