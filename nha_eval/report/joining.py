@@ -109,7 +109,8 @@ def _model_names(runs: list[Run]) -> tuple[dict[tuple[int, str], str], list[str]
 
 def _unlike(runs: list[Run], model: str) -> str:
     """Why the runs' figures of the model are not one model's; empty where they are."""
-    if len({_models(run).get(model, {}).get("weights_hash") for run in runs} - {None}) > 1:
+    hashes = [_models(run).get(model, {}).get("weights_hash") for run in runs]
+    if len({str(known) for known in hashes if known is not None}) > 1:
         return "{its} weights are not the same"
     if _unlike_windows(runs, model):
         return "a setting of one name has other windows in each"

@@ -14,6 +14,7 @@ from nha_eval.report.differences import find_differences
 from nha_eval.report.headline import headline
 from nha_eval.report.joining import join, join_folders
 from nha_eval.report.runs import read_folder
+from nha_eval.report.several import runs_table
 
 
 def only(*models):
@@ -159,6 +160,26 @@ def test_the_report_names_runs_and_what_is_kept_apart(tmp_path):
             assert f"NHA keeps 83% of full attention's recall [{device} float32] score" in text.replace("\\", "")
     assert "## Environment: second" in markdown
     assert "first. This run is unfinished" in Page(page).text and page.count('class="unfinished"') == 1
+
+
+@pytest.mark.parametrize(
+    "junk", [None, 3, "x", [1], {"": None}, {FULL: [1]}, {FULL: {"weights_hash": [{}], "device_name": {}}}]
+)
+def test_environments_of_junk_join(junk, tmp_path):
+    about = {
+        "models": junk,
+        "cpu": junk,
+        "cores": junk,
+        "gpu": junk,
+        "date": junk,
+        "commit": junk,
+        "seed": junk,
+        "command": junk,
+    }
+    one, other = (whole_run(tmp_path / name, only(FULL), **about) for name in "ab")
+    whole = joined(one, other)
+    assert settings(whole.frames.costs) == {(f"{FULL} @ a", "full"), (f"{FULL} @ b", "full")}
+    assert [row[0] for row in runs_table(whole.runs).rows] == ["a", "b"]
 
 
 def test_a_place_is_wanted_for_several(tmp_path):
