@@ -162,20 +162,12 @@ def test_the_report_names_runs_and_what_is_kept_apart(tmp_path):
     assert "first. This run is unfinished" in Page(page).text and page.count('class="unfinished"') == 1
 
 
-@pytest.mark.parametrize(
-    "junk", [None, 3, "x", [1], {"": None}, {FULL: [1]}, {FULL: {"weights_hash": [{}], "device_name": {}}}]
-)
+ODD = {FULL: {"weights_hash": [{}], "device_name": {}}}
+
+
+@pytest.mark.parametrize("junk", [None, 3, "x", [1], {"": None}, {FULL: [1]}, ODD], ids=range(7))
 def test_environments_of_junk_join(junk, tmp_path):
-    about = {
-        "models": junk,
-        "cpu": junk,
-        "cores": junk,
-        "gpu": junk,
-        "date": junk,
-        "commit": junk,
-        "seed": junk,
-        "command": junk,
-    }
+    about = dict.fromkeys(("models", "cpu", "cores", "gpu", "date", "commit", "command"), junk)
     one, other = (whole_run(tmp_path / name, only(FULL), **about) for name in "ab")
     whole = joined(one, other)
     assert settings(whole.frames.costs) == {(f"{FULL} @ a", "full"), (f"{FULL} @ b", "full")}
