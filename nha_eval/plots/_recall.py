@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -103,4 +104,8 @@ def _draw_line(axes: Axes, bins: list[Bin], code: Code, setting: Setting) -> Non
 
 
 def _interval(rows: pd.DataFrame, value: float) -> tuple[float, float]:
-    return score_interval(rows["correct"].tolist(), rows["cluster"].tolist()) or (value, value)
+    return _bounds(tuple(rows["correct"]), tuple(rows["cluster"])) or (value, value)
+
+
+# A page draws the same figures twice, wide and narrow, and full attention stands in every panel.
+_bounds = lru_cache(maxsize=4096)(score_interval)

@@ -46,30 +46,26 @@ def find_examples(pairs: list[Pair]) -> dict[int, dict[str, list[list[Example]]]
     about the same two settings go together."""
     first: dict[tuple, int] = {}
     found: dict[int, dict[str, list[list[Example]]]] = {}
-    read: dict[Any, dict[Any, dict[str, Any]]] = {}
     for place, pair in enumerate(pairs):
         place = first.setdefault(tuple(side.setting for side in pair), place)
         kinds = found.setdefault(place, {kind: [] for kind in (*SHOWN, BOTH_RIGHT)})
         left, right = (side.run.tasks[side.setting] for side in pair)
         for key in (key for key in left if key in right):
             own: dict[str, list[Example]] = {kind: [] for kind in kinds}
-            for example in _of_task(pair, left[key], right[key], read):
+            for example in _of_task(pair, left[key], right[key]):
                 own[example.finding].append(example)
             for kind, examples in own.items():
                 kinds[kind].append(examples)
     return found
 
 
-def _of_task(pair: Pair, left: ScoredTask, right: ScoredTask, read: dict) -> Iterator[Example]:
-    documents = []
-    for task in (left, right):
-        if task.samples not in read:
-            try:
-                read[task.samples] = task.documents() if task.record.get("status") == "ok" else {}
-            except UserError:
-                read[task.samples] = {}
-        documents.append(read[task.samples])
-    a, b = documents
+def _of_task(pair: Pair, left: ScoredTask, right: ScoredTask) -> Iterator[Example]:
+    if any(task.record.get("status") != "ok" for task in (left, right)):
+        return
+    try:
+        a, b = left.documents(), right.documents()
+    except UserError:
+        return
     for number, record in a.items():
         other = b.get(number)
         if other is None or record.get("prompt_hash") != other.get("prompt_hash"):
