@@ -95,7 +95,7 @@ def example_table(found: dict[int, dict[str, list[list[Example]]]]) -> Table | N
     shown = rows[:MOST_ROWS]
     shown.sort(key=lambda row: (row[1], list(SHOWN).index(row[0])))
     columns = ["finding", "setting against reference", "task", "asked", "right answer"]
-    columns += ["reference's", "setting's", "distance, tokens"]
+    columns += ["reference's", "setting's", "tokens back"]
     return Table("Examples side by side", columns, shown, labels=3, words=frozenset(range(3, 7))) if rows else None
 
 
