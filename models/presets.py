@@ -99,6 +99,8 @@ BASE, BASE_LAYERS = "smollm2-135m", 30
 # Trained from it by `hybridize` and shipped, as folders of what training changed: slots and window, and the window alone.
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 TRAINED = ("nha-smollm2-135m", "swa-smollm2-135m")
+# Small models trained from scratch that are kept in a checkout, by the names of their folders.
+KEPT = Path(__file__).parents[1] / "results" / "checkpoints"
 PREFIXES = {"nha": ("nha", 64), "swa": ("attention", 64)}
 
 
@@ -120,9 +122,23 @@ class LoadedModel:
         return any(layer.self_attn.has_window for layer in self.model.decoder_layers)
 
 
+def shipped_folder(name: str) -> Path | None:
+    """The folder of a trained checkpoint that comes with this project; None for any other name."""
+    if name in TRAINED:
+        return CHECKPOINTS / name
+    return KEPT / name if name in kept_names() else None
+
+
+def kept_names() -> list[str]:
+    """The checkpoints in `results/checkpoints`; none where this is no checkout."""
+    return sorted(path.parent.name for path in KEPT.glob("*/config.json"))
+
+
 def preset_names() -> list[str]:
     """Every preset's name, sorted."""
-    return sorted([BASE, *TRAINED, *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)])
+    return sorted(
+        [BASE, *TRAINED, *kept_names(), *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)]
+    )
 
 
 def preset_config(name: str) -> NHAConfig:
@@ -178,6 +194,8 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
         return _from_folder(
             name, folder, lambda path: _converted(path, "attention", None, dtype), device, f"asset {folder.name}"
         )
+    if name in kept_names():
+        return _from_folder(name, KEPT / name, lambda path: load_pretrained(path, dtype=dtype), device, "shipped")
     if name in TRAINED:
         path, base = CHECKPOINTS / name, smollm2_folder()
         source = f"shipped, on asset {base.name}"
@@ -213,7 +231,7 @@ def _folder(name: str) -> Path:
 
 def _nearest(name: str) -> str:
     near = get_close_matches(name, preset_names(), n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names())}"
+    return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names()[:8])}, ... (`list`)"
 
 
 def _converted(path: Path, mixer: str, window: int | None, dtype: torch.dtype) -> NHAForCausalLM:
@@ -234,7 +252,9 @@ def _from_folder(
     except Exception as error:
         # The readers of a tokenizer's files raise whatever they meet; a model without one cannot be evaluated.
         reason = " ".join(str(error).split())[:200]
-        raise ModelUnavailable(f"{path} holds no tokenizer that can be read: {reason}") from error
+        raise ModelUnavailable(
+            f"{path} holds no tokenizer that can be read ({reason}); save the model's own into it"
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     longest = model.config.max_position_embeddings

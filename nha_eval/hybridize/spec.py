@@ -16,13 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.adapted import PROJECTIONS
-from nha_eval import yamls
 from nha_eval.errors import UserError
-from nha_eval.spec import Count, Number, Switch, Whole, find_spec, first_problem, read_spec
+from nha_eval.spec import Count, Number, Switch, Whole, find_spec, first_problem, lay_change, read_spec
 from nha_eval.text import TextSpec
 from nha_eval.window_settings import Setting, Window, check_names, check_settings, gather, parse_window, resolve
 
@@ -126,6 +124,7 @@ class HybridSpec(_Strict):
     seed: Whole = Field(0, ge=0, lt=2**32)
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of arithmetic; what is trained is fp32; auto: bf16 on a GPU
+    cuda_graph: Switch = True  # whether a step on one GPU, its micro-batch whole and its window fixed, is done as a CUDA graph
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/hybridize-NAME
 
     @field_validator("align", "distill", "finetune", "self_text", mode="before")
@@ -177,7 +176,7 @@ class HybridSpec(_Strict):
 
     def deciding(self) -> dict[str, Any]:
         """All that decides the weights, as plain data."""
-        content = self.model_dump(mode="json", exclude={"out"})
+        content = self.model_dump(mode="json", exclude={"out", "cuda_graph"})
         # A file of settings may grow by others that this run does not name.
         named = self.windows if isinstance(self.windows, str) else None
         return {**content, "settings": {name: setting for name, setting in self.settings.items() if name == named}}
@@ -212,23 +211,7 @@ def read_hybrid_spec(given: str, overrides: dict[str, Any], changes: list[str] |
     """(its bare name, the spec) of a path or a name; `changes` are laid over it, each as KEY=VALUE with dots between the keys
     of what is nested and the value in YAML (`gate.activation=softmax`)."""
     path = find_spec(given, SPECS)
-    content = read_spec(path)
+    content = read_spec(path, "hybridize")
     for change in changes or ():
-        _lay(content, change)
+        lay_change(content, change)
     return path.stem, make_hybrid_spec(content, overrides, where=path.name)
-
-
-def _lay(content: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(f"--set {change!r}: wanted is KEY=VALUE, as in gate.activation=softmax")
-    try:
-        value = yamls.load(text)
-    except yaml.YAMLError as problem:
-        raise UserError(f"--set {change!r}: its value is no YAML ({yamls.told(problem)[1]})") from problem
-    for part in parts[:-1]:
-        inner = content.get(part)
-        content[part] = dict(inner) if isinstance(inner, dict) else {}
-        content = content[part]
-    content[parts[-1]] = value

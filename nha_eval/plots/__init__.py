@@ -6,6 +6,9 @@ to read it) and `draw(scores, costs, figure=None, columns=None) -> Figure`, whic
 tables names them all, in `TABLES`. To add a kind, add its file. Nothing here imports torch.
 
     python -c "from nha_eval.plots import draw; draw('window-accuracy', 'results/runs/quickstart', 'window-accuracy.svg')"
+
+In a notebook, after `%matplotlib inline`, a cell that ends in `figure('window-accuracy', RUN)` shows it; what is drawn under
+`with style():` looks like these.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ._frames import Frames, load_frames, make_frames
+    from ._style import style
     from ._summary import suite_scores, task_scores
+    from ._training import training_figure
 
 __all__ = [
     "Frames",
@@ -35,13 +40,15 @@ __all__ = [
     "plot_kinds",
     "plot_width",
     "render",
+    "style",
     "suite_scores",
     "task_scores",
+    "training_figure",
     "write_bytes",
 ]
 
 # Imported on first use, as pandas takes half a second that naming the kinds should not.
-_LAZY = {"suite_scores": "_summary", "task_scores": "_summary"}
+_LAZY = {"style": "_style", "suite_scores": "_summary", "task_scores": "_summary", "training_figure": "_training"}
 _LAZY |= dict.fromkeys(("Frames", "load_frames", "make_frames"), "_frames")
 
 

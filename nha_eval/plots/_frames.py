@@ -38,10 +38,13 @@ MQAR_NUMBERS = [
     *("accuracy", "n", "steps", "seconds"),
 ]
 
+LM_TEXT = ["model", "mixer", "trained_window", "window", "part", "status", "reason"]
+LM_NUMBERS = ["seed", "slots", "length", "trained_length", "first", "last", "nll", "perplexity", "ci_low", "ci_high", "tokens"]
+
 ANSWER_TEXT = ["model", "window", "suite", "cluster"]
 ANSWER_NUMBERS = ["correct", "distance", "depth", "reach"]
 
-TABLES = ("scores", "costs", "telemetry", "mqar", "answers")
+TABLES = ("scores", "costs", "telemetry", "mqar", "lm", "answers")
 
 # Characters that turn the reading direction and so could garble the text around a name.
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
@@ -49,14 +52,15 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 
 @dataclass(frozen=True)
 class Frames:
-    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv, telemetry.csv and
-    mqar.csv are there. `answers` are the recall documents of its samples (see `_answers`), a row each, where they were asked
-    for."""
+    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv, telemetry.csv,
+    mqar.csv and lm.csv are there. `answers` are the recall documents of its samples (see `_answers`), a row each, where they
+    were asked for."""
 
     scores: pd.DataFrame
     costs: pd.DataFrame
     telemetry: pd.DataFrame
     mqar: pd.DataFrame
+    lm: pd.DataFrame
     answers: pd.DataFrame
 
 
@@ -110,6 +114,7 @@ def make_frames(
     costs: pd.DataFrame | None = None,
     telemetry: pd.DataFrame | None = None,
     mqar: pd.DataFrame | None = None,
+    lm: pd.DataFrame | None = None,
     answers: pd.DataFrame | None = None,
 ) -> Frames:
     """Frames from tables made elsewhere; missing columns are added empty, figures that are no numbers become NaN."""
@@ -118,6 +123,7 @@ def make_frames(
         _tidy(costs, COST_TEXT, COST_NUMBERS),
         _tidy(telemetry, TELEMETRY_TEXT, TELEMETRY_NUMBERS),
         _tidy(mqar, MQAR_TEXT, MQAR_NUMBERS),
+        _tidy(lm, LM_TEXT, LM_NUMBERS),
         _tidy(answers, ANSWER_TEXT, ANSWER_NUMBERS),
     )
 
@@ -136,8 +142,9 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 
 def load_frames(source: object, *, answers: bool = False) -> Frames:
-    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry`, `mqar` and `answers`, of
-    which any may be missing. With `answers` the samples of a folder are read too, which takes a second in 40,000 documents.
+    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry`, `mqar`, `lm` and
+    `answers`, of which any may be missing. With `answers` the samples of a folder are read too, which takes a second in 40,000
+    documents.
 
     ValueError when it is none of these, the folder does not exist, or a table cannot be read.
     """

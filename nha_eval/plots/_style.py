@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -51,11 +52,12 @@ _width: ContextVar[float | None] = ContextVar("width", default=None)
 
 @contextmanager
 def style(width: float | None = None) -> Iterator[None]:
-    """The project's matplotlib style and nothing of the user's own settings; figures made within are `width` inches wide, by
-    default as their panels want."""
+    """The project's matplotlib style and nothing of the user's own settings; lines without a colour take the palette's. Figures
+    made within are `width` inches wide, by default as their panels want."""
+    sheets = ["default", str(Path(__file__).with_name("nha.mplstyle")), {"axes.prop_cycle": cycler(color=PALETTE)}]
     before = _width.set(width)
     try:
-        with matplotlib.style.context(["default", str(Path(__file__).with_name("nha.mplstyle"))]):
+        with matplotlib.style.context(sheets):
             yield
     finally:
         _width.reset(before)
@@ -155,7 +157,7 @@ def length_axis(axes: Axes, lengths: list[float]) -> None:
     span = math.log2(max(lengths) / min(lengths)) if len(lengths) > 1 and min(lengths) > 0 else 0
     shown: list[float] = []
     for length in sorted(set(lengths), reverse=True):
-        if length > 0 and (not shown or math.log2(shown[-1] / length) >= max(0.14 * span, 0.1)):
+        if length > 0 and (not shown or math.log2(shown[-1] / length) >= max(0.17 * span, 0.1)):
             shown.append(length)
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())

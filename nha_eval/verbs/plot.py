@@ -11,7 +11,7 @@ EXAMPLE = (
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="What to draw; `list` shows the kinds.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to draw; `list` shows the kinds.")],
     run: Annotated[
         list[str],
         typer.Argument(metavar="RUN", help="Run folders, or names of some under results/runs; several are joined."),
@@ -33,7 +33,7 @@ def command(
     picture = user_path(out, "--out")
     if picture.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise UserError(f"--out {out}: wanted is a name that ends in .svg, .png or .pdf")
-    folders = find_runs(run)
+    folders = find_runs(run, ("eval", "train"))
     try:
         width = plot_width(size)
         if len(folders) == 1:

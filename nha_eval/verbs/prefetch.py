@@ -12,9 +12,7 @@ EXAMPLE = (
 
 
 def command(
-    suite: Annotated[
-        list[str], typer.Argument(metavar="SUITE...", help="Suites of tasks (`list` shows them), or text:debian.")
-    ],
+    suite: Annotated[list[str], typer.Argument(metavar="SUITE", help="Suites of tasks (`list` shows them), or text:debian.")],
     model: Annotated[
         list[str] | None, typer.Option(help="Also this model and its tokenizer: preset, folder or hub id. Repeatable.")
     ] = None,

@@ -1,5 +1,6 @@
 """`report`: a run's page, plots and tables, drawn again; or those of several runs joined."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -24,10 +25,10 @@ def command(
     Runs are joined where protocol, task version, device and dtype are the same. What must not be compared stands apart, and the
     report says what and why.
     """
-    from nha_eval.errors import UserError, is_disk_trouble
+    from nha_eval.errors import UserError, is_disk_trouble, printable
     from nha_eval.paths import user_path
     from nha_eval.report import write_report
-    from nha_eval.store import find_runs, joined_folder
+    from nha_eval.store import find_runs, joined_folder, lost_tables
 
     folders = find_runs(run)
     if out is not None:
@@ -42,6 +43,13 @@ def command(
         if is_disk_trouble(problem):
             raise
         raise UserError(f"cannot write the report into {folder}: {problem.strerror or problem}") from problem
+    for folder in folders:
+        lost = lost_tables(folder)
+        if not lost:
+            continue
+        told = f"cells/ holds more than {' and '.join(lost)}, and so than the report: give the run's `eval` command again"
+        whose = "" if len(folders) == 1 else f"{folder}: "
+        print(f"note: {printable(whose + told)}", file=sys.stderr)
     for path in written:
         print(path)
     return 0

@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from report_run import (
     cost,
     full_answers,
     full_costs,
+    full_lm,
     full_mqar,
     full_run,
     full_scores,
@@ -23,8 +26,8 @@ from report_run import (
     score,
 )
 
-from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds
-from nha_eval.plots._style import PALETTE, THEMED
+from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds, render, style, training_figure
+from nha_eval.plots._style import PALETTE, THEMED, NothingToDraw, length_axis, panels
 
 
 def frames(*tables):
@@ -33,7 +36,7 @@ def frames(*tables):
 
 @pytest.fixture(scope="module")
 def whole():
-    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar(), full_answers())
+    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar(), full_lm(), full_answers())
 
 
 def lines(axes):
@@ -325,3 +328,80 @@ def test_a_variant_is_a_curve_of_its_own():
     ]
     found = lines(figure("mqar-length", frames(None, None, None, rows)).axes[0])
     assert {name: value[1].tolist() for name, value in found.items()} == {"nha": [0.9], "nha, fusion=sum": [0.5]}
+
+
+def test_language_models_are_drawn_at_the_window_trained_at_and_seeds_are_averaged(whole):
+    everything, hits = figure("lm-length", whole).axes
+    found = lines(everything)
+    assert set(found) == {"transformer++", "nha w=8", "nha w=16"}
+    assert found["nha w=8"][0] == pytest.approx([64, 128]) and found["nha w=8"][1] == pytest.approx(np.exp([3.3, 3.35]))
+    assert lines(hits)["nha w=16"][1] == pytest.approx(np.exp([2.1, 2.15]))
+    bars = {bars.get_label(): bars[2][0].get_segments()[0][:, 1] for bars in everything.containers}
+    # Of one seed its interval, of two the one and the other.
+    assert bars["nha w=16"] == pytest.approx(np.exp([3.0, 3.2])) and bars["nha w=8"] == pytest.approx(np.exp([3.2, 3.4]))
+    assert lines(figure("lm-position", whole).axes[0])["transformer++"][1] == pytest.approx(np.exp([3.25, 3.05]))
+    seen, new = figure("lm-hits", whole).axes
+    assert [label.get_text() for label in new.get_xticklabels()] == ["0", "4+"]
+    assert lines(seen)["transformer++"][1] == pytest.approx(np.exp([3.5])) and lines(new)["nha w=16"][0] == pytest.approx([1])
+
+
+def test_windows_are_a_heat_map_framed_where_trained(whole):
+    axes, _ = figure("lm-windows", whole).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["nha w=8", "nha w=16"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "16"]
+    assert np.asarray(axes.images[0].get_array()) == pytest.approx(np.exp([[3.3, 3.4], [3.6, 3.1]]))
+    assert [frame.get_xy() for frame in axes.patches] == [(-0.5, -0.5), (0.5, 0.5)]
+    one = [row for row in full_lm() if row["model"] == "transformer++"]
+    with pytest.raises(ValueError, match=r"no windows to draw: no model of lm\.csv was measured at several"):
+        figure("lm-windows", frames(None, None, None, None, one))
+
+
+REFERENCE = Path(__file__).parents[2] / "results/reference"
+
+
+def test_trainings_are_drawn_as_their_tables_say(tmp_path):
+    folder = REFERENCE / "hybrid-smollm2-h200/nha-4full"
+    drawn = training_figure({"slots": folder, "nothing yet": tmp_path})
+    loss, heldout, positions = drawn.axes
+    table = pd.read_csv(folder / "heldout.csv")
+    table = table[table["length"] == table["length"].min()]
+    (bars,) = heldout.containers
+    x, y = (np.asarray(part, float) for part in bars[0].get_data())
+    np.testing.assert_allclose(y, table["kl"])
+    tokens = pd.read_csv(folder / "train.csv").groupby("stage")["tokens"].max().sum()
+    # train.csv has a line every ten steps.
+    np.testing.assert_allclose(x[[0, -1]], [0, tokens / 1e6], rtol=0.01)
+    assert loss.get_xlabel() == "tokens seen (millions)" and positions.get_ylim()[0] == 0
+    with pytest.raises(NothingToDraw, match="folders of hybridize"):
+        training_figure({"nothing yet": tmp_path})
+
+
+def test_a_short_training_is_drawn_in_thousands(tmp_path):
+    (tmp_path / "train.csv").write_text("stage,step,tokens,loss\nalign,2,4096,0.5\nalign,4,8192,0.25\n")
+    (tmp_path / "heldout.csv").write_text("stage,step,length,kl,kl_stderr\nconversion,0,64,1,0.1\nalign,4,64,0.5,0.1\n")
+    (tmp_path / "positions.csv").write_text("stage,step,length,first,kl\nalign,4,64,0,0.5\nalign,4,64,32,0.4\n")
+    loss, heldout, _ = training_figure({"short": tmp_path}).axes
+    assert loss.get_xlabel() == heldout.get_xlabel() == "tokens seen (thousands)"
+    np.testing.assert_allclose(np.asarray(heldout.containers[0][0].get_xdata(), float), [0, 8.192])
+
+
+def test_what_is_drawn_in_the_style_takes_the_palette():
+    from matplotlib.figure import Figure
+
+    with style():
+        axes = Figure().add_subplot()
+        drawn = [axes.plot([0, 1])[0].get_color() for _ in PALETTE]
+    assert drawn == list(PALETTE)
+
+
+@pytest.mark.parametrize("powers", [range(4, 12), range(11, 18), range(9, 14), range(8, 9)])
+def test_ticks_of_a_length_axis_do_not_collide(powers):
+    drawn, axes = panels(2)
+    for one in axes:
+        one.plot([2**n for n in powers], [0.0] * len(powers))
+        length_axis(one, [2**n for n in powers])
+    drawn.set_size_inches(6.8, 3)
+    render(drawn, "svg")  # lays it out
+    for one in axes:
+        boxes = [label.get_window_extent() for label in one.get_xticklabels()]
+        assert boxes and all(left.x1 < right.x0 for left, right in pairwise(sorted(boxes, key=lambda box: box.x0)))
