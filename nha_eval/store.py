@@ -94,6 +94,7 @@ TABLES = {
     "telemetry": ("telemetry.csv", TELEMETRY_COLUMNS),
 }
 RUNS = Path("results/runs")
+REPORTS = Path("results/reports")  # of several runs
 
 
 class RunFolder:
@@ -273,3 +274,21 @@ def find_run(given: str, verbs: tuple[str, ...] = ("eval",)) -> Path:
     elif path.is_file():
         problem = f"{given!r} is a file, and no run"
     raise UserError(f"{problem}; give a run folder, or the name of one under {RUNS}{there}")
+
+
+def find_runs(given: list[str], verbs: tuple[str, ...] = ("eval",)) -> list[Path]:
+    """The folder of each of them, as `find_run` finds it. Raises UserError as it does, and when one is given twice."""
+    folders = [find_run(one, verbs) for one in given]
+    places = [folder.resolve() for folder in folders]
+    twice = next((one for place, one in enumerate(given) if places[place] in places[:place]), None)
+    if twice is not None:
+        raise UserError(f"the run {twice!r} is given twice: give each run once")
+    return folders
+
+
+def joined_folder(folders: list[Path]) -> Path:
+    """Where the report of several runs goes when no place is given. Raises UserError where their names make none."""
+    name = "+".join(folder.resolve().name for folder in folders)
+    if len(name.encode("utf-8", errors="replace")) > 200:
+        raise UserError("the runs' names together are too long for a folder's: give one with --out")
+    return REPORTS / name

@@ -38,6 +38,7 @@ __all__ = [
     "make_frames",
     "plot_kind",
     "plot_kinds",
+    "plot_width",
     "render",
     "style",
     "suite_scores",
@@ -56,6 +57,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
 
+
+# Inches: a column of a two-column page, and the page.
+WIDTHS = {"column": 3.25, "page": 6.75}
+NARROWEST, WIDEST = 2.5, 30.0
 
 # What would differ from one call to the next (dates, versions) stays out of the files.
 _FORMATS = {
@@ -80,10 +85,25 @@ def plot_kind(kind: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{kind.replace('-', '_')}")
 
 
-def figure(kind: str, source: object, *, columns: int | None = None) -> Figure:
+def plot_width(size: str | None) -> float | None:
+    """Inches of a size: `column`, `page`, or a number of them; None for None. ValueError for what is none of these."""
+    if size is None or size in WIDTHS:
+        return WIDTHS.get(size)
+    try:
+        inches = float(size)
+    except ValueError:
+        inches = 0.0
+    if not NARROWEST <= inches <= WIDEST:
+        raise ValueError(
+            f"no such size of a plot: {size!r}; wanted is {', '.join(WIDTHS)}, or a width of {NARROWEST} to {WIDEST} inches"
+        )
+    return inches
+
+
+def figure(kind: str, source: object, *, columns: int | None = None, width: float | None = None) -> Figure:
     """The figure of `kind` from a run folder, Frames, or a dict of DataFrames.
 
-    `columns` fixes how many panels stand side by side.
+    `columns` fixes how many panels stand side by side, `width` (inches) how wide it is altogether; the text stays as large.
 
     ValueError for an unknown kind, a source that cannot be read, or when no row has anything to draw.
     """
@@ -91,10 +111,10 @@ def figure(kind: str, source: object, *, columns: int | None = None) -> Figure:
     from ._style import style
 
     module = plot_kind(kind)
-    frames = load_frames(source)
+    tables = getattr(module, "TABLES", ("scores", "costs"))
+    frames = load_frames(source, answers="answers" in tables)
 
-    with style():
-        tables = getattr(module, "TABLES", ("scores", "costs"))
+    with style(width):
         return module.draw(*(getattr(frames, name) for name in tables), columns=columns)
 
 
@@ -112,8 +132,8 @@ def render(drawn: Figure, file_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def draw(kind: str, source: object, out: str | Path, *, columns: int | None = None) -> Path:
-    """Write the plot `kind` to `out`, by its suffix .svg, .png or .pdf; source and columns are those of `figure`.
+def draw(kind: str, source: object, out: str | Path, *, columns: int | None = None, width: float | None = None) -> Path:
+    """Write the plot `kind` to `out`, by its suffix .svg, .png or .pdf; source, columns and width are those of `figure`.
 
     Returns `out`. ValueError for an unknown kind or suffix, or when there is nothing to draw; the file then stays as
     it was.
@@ -122,7 +142,7 @@ def draw(kind: str, source: object, out: str | Path, *, columns: int | None = No
     file_format = out.suffix.lower().lstrip(".")
     if file_format not in _FORMATS:
         raise ValueError(f"cannot write a plot to '{out.name}'; wanted a file name that ends in .svg, .png or .pdf")
-    write_bytes(out, render(figure(kind, source, columns=columns), file_format))
+    write_bytes(out, render(figure(kind, source, columns=columns, width=width), file_format))
     return out
 
 

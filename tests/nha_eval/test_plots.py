@@ -15,6 +15,7 @@ from report_run import (
     NHA,
     SWA,
     cost,
+    full_answers,
     full_costs,
     full_lm,
     full_mqar,
@@ -35,7 +36,7 @@ def frames(*tables):
 
 @pytest.fixture(scope="module")
 def whole():
-    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar(), full_lm())
+    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar(), full_lm(), full_answers())
 
 
 def lines(axes):
@@ -84,8 +85,8 @@ def test_window_accuracy_draws_what_the_frame_says(whole):
     # A bar reaches 1.96 standard errors, 0.025 each, to both sides.
     segments = [segment for bars in recall.containers for segment in bars[2][0].get_segments()]
     assert sorted(segment[1][1] - segment[0][1] for segment in segments) == pytest.approx([2 * 1.96 * 0.025] * 4)
-    assert not recall.findobj(lambda artist: artist.get_gid() == "majority")
-    constant = drawn.axes[2].findobj(lambda artist: artist.get_gid() == "majority")
+    assert not recall.findobj(lambda artist: artist.get_label() == "constant answer")
+    constant = drawn.axes[2].findobj(lambda artist: artist.get_label() == "constant answer")
     assert [line.get_ydata()[0] for line in constant] == [0.4]
     assert lines(drawn.axes[2])[FULL][1] == pytest.approx([0.6, 0.6])
 
@@ -130,7 +131,8 @@ def test_settings_by_name_are_placed_by_their_cost():
     drawn = figure("accuracy-cost", frames(scores, costs))
     points = lines(drawn.axes[0])
     assert points["m|searched"] == (pytest.approx([300]), pytest.approx([0.5]))
-    joined = [line.get_xdata().tolist() for line in drawn.axes[0].get_lines() if line.get_linestyle() != "None"]
+    drawn_through = [line for line in drawn.axes[0].get_lines() if line.get_linestyle() != "None"]
+    joined = [line.get_xdata().tolist() for line in drawn_through if line.get_label() != "_front"]
     assert joined == [[100, 900]]
     assert "searched" in [text.get_text() for text in drawn.legends[0].get_texts()]
 
@@ -170,6 +172,36 @@ def test_accuracy_cost_takes_the_length_that_most_settings_share():
     costs = [cost(model, "64", "prefill", 512, 10, 100) for model in (SWA, NHA)] + [cost(NHA, "64", "prefill", 4096, 80, 100)]
     scores = [score(model, "64", "one", 0.5, 0.1) for model in (SWA, NHA)]
     assert figure("accuracy-cost", frames(scores, costs)).axes[0].get_xlabel() == "state at 512 tokens (bytes)"
+
+
+def test_recall_by_distance_splits_at_the_window(whole):
+    (axes,) = figure("recall-distance", whole).axes
+    found = lines(axes)
+    # 10; 30, 50; then 70 to 110, 130 to 190: beyond. No bin spans the window.
+    assert found[f"{NHA}|64"][1].tolist() == [1, 1, 1, 0, 0] and found[f"{FULL}|full"][1].tolist() == [1, 1, 1, 1, 1]
+    faces = [bars[0].get_markerfacecolor() for bars in axes.containers]
+    assert faces.count("#ffffff") == 2 and titles(figure("recall-distance", whole)) == ["recall-local, window 64"]
+
+
+def test_recall_by_depth_is_in_fifths(whole):
+    (axes,) = figure("recall-depth", whole).axes
+    assert lines(axes)[f"{NHA}|64"][1].tolist() == [0, 0, 0, 0.5, 1]
+
+
+def test_slots_are_drawn_head_by_head(whole):
+    (axes,) = figure("slot-heads", whole).axes
+    (squares,) = axes.collections
+    middles = sorted(tuple(path.get_extents().get_points().mean(0).round(6)) for path in squares.get_paths())
+    assert middles == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    # Darker is more: head 0 of layer 1 pools to 0.3, head 1 of layer 0 to 0.6.
+    alphas = sorted(face[3] for face in squares.get_facecolors())
+    assert alphas == pytest.approx([0.06 + 0.94 * share for share in (0.2, 0.3, 0.5, 0.6)])
+
+
+def test_throughput_is_in_tokens_a_second(whole):
+    drawn = figure("throughput-length", whole)
+    assert titles(drawn) == ["Prefill", "Decoding one token"] and drawn.axes[0].get_ylabel() == "throughput (tokens/s)"
+    assert lines(drawn.axes[0])[f"{FULL}|full"][1] == pytest.approx([1000 / 1024, 1000 / 4096])
 
 
 def test_batches_are_kept_apart():
