@@ -1,21 +1,24 @@
-"""The sweep of an MQAR spec: first the rates, on one seed and the selection split, then the seeds at the best rate.
+"""The sweep of an MQAR spec, model by model in the spec's order: its rates, on one seed and the selection split, then its seeds
+at the best rate.
 
     sweep(spec, Path("results/runs/train-mqar-quick"), workers=2)
 
 A finished training is one JSON file in `cells/`, written whole or not at all, and the table `mqar.csv` comes out of these
-files: the same command again goes on where it stopped. With several workers each is a process of its own; on a GPU they share
-it, as one small model leaves most of it idle.
+files, whenever the sweep ends: the same command again goes on where it stopped. With several workers each is a process of its
+own; on a GPU they share it, and each trains the rates of a model side by side, then its seeds (`together`).
 """
 
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import multiprocessing
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -31,13 +34,16 @@ from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.journal import plain, write_atomic
 from nha_eval.progress import duration
 from nha_eval.training.folder import training_folder
-from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, mqar_config, rate_cells, seed_cells, shapes
+from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, first_cells, mqar_config, rates_of, seeds_of
+from nha_eval.training.mqar.claims import write_claims
+from nha_eval.training.mqar.estimate import trainings
 from nha_eval.training.mqar.spec import MqarSpec
+from nha_eval.training.mqar.together import PRECISION, train_together
 from nha_eval.training.mqar.training import train_cell
 
 COLUMNS = [
     *("task", "mixer", "variant", "window", "trained_window", "slots", "d_model", "heads", "state_elements", "state_bytes"),
-    *("length", "pairs", "rate", "seed", "split", "accuracy", "n", "steps", "seconds", "status", "reason"),
+    *("length", "pairs", "rate", "seed", "split", "accuracy", "n", "steps", "seconds", "backend", "status", "reason"),
 ]
 # A worker that is killed leaves no word; a training in whose hands this happened so often is given up.
 TRIES = 2
@@ -47,50 +53,101 @@ _ORPHANED = 2.0  # seconds between a worker's looks at who started it
 
 def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | None = None) -> Path:
     """Goes through the trainings that are left and returns the table's path. Raises UserError for what cannot be trained, and
-    MachineError where the disk is full; what was finished until then is kept.
+    MachineError where the disk is full; what was finished until then is kept, and stands in the table.
     """
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     device, dtype = resolve_device(spec.device, spec.dtype)
-    models = len(shapes(spec))
+    on_gpu = device.type == "cuda"
     with training_folder(folder, spec.settings()):
         about = {
             "command": environment.command_line(),
             **environment.describe(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name(),
+            "device": torch.cuda.get_device_name(device) if on_gpu else environment.cpu_name(),
             "dtype": str(dtype).removeprefix("torch."),
+            "products_of_fp32": PRECISION if on_gpu else "fp32",
             "workers": workers,
             "filler": "random tokens, keys among them" if spec.random_filler else "token 0",
         }
         write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
-        trying = rate_cells(spec)
-        found = _all(spec, trying, folder, workers, console, "rates")
-        if trying:
-            chosen = choose_rates(trying, dict(enumerate(found)))
-        else:
-            chosen = {(task.name, i): spec.rates[0] for task in spec.tasks for i in range(models)}
-        write_table(folder, spec, trying, found)
-        reported = seed_cells(spec, chosen)
-        found += _all(spec, reported, folder, workers, console, "seeds")
-        return write_table(folder, spec, [*trying, *reported], found)
+        # What lasts as long as a GPU's memory and cannot be kept in parts is trained side by side.
+        plan = Plan(spec, folder, side_by_side=on_gpu and spec.save_every is None)
+        try:
+            _train(plan, workers, console)
+        finally:
+            table = write_table(folder, spec, *plan.found())
+            write_claims(table)
+        return table
 
 
-def _all(spec: MqarSpec, cells: list[Cell], folder: Path, workers: int, console: Console, phase: str) -> list[dict[str, Any]]:
-    """The records of the cells, in their order; those that are there already are taken."""
-    ids = [cell.id(spec) for cell in cells]
-    records = {i: record for i, name in enumerate(ids) if (record := _read(folder / "cells" / f"{name}.json")) is not None}
-    left = [i for i in range(len(cells)) if i not in records]
-    began, done = time.monotonic(), len(records)
-    if done:
-        console.print(f"{phase}: {done} of {len(cells)} trainings are done already", markup=False)
-    for i, record in _results(spec, [(i, cells[i], str(folder / "work" / ids[i])) for i in left], workers):
-        records[i] = plain(
-            {"id": ids[i], "label": cells[i].shape.label, "rate": cells[i].rate, "seed": cells[i].seed, **record}
-        )
-        write_atomic(folder / "cells" / f"{ids[i]}.json", json.dumps(records[i], indent=1) + "\n")
-        spent = (time.monotonic() - began) / (len(records) - done)
-        left_s = duration(spent * (len(cells) - len(records)))
-        console.print(f"{phase} {len(records)}/{len(cells)} {_told(cells[i], record)}, {left_s} left", markup=False)
-    return [records[i] for i in range(len(cells))]
+class Plan:
+    """What is left of a sweep, in units of trainings that one worker takes: a model's seeds come once its rates are known, and
+    before the next model's. side_by_side: units are all rates of a model, and all its seeds; else each training is one.
+    """
+
+    def __init__(self, spec: MqarSpec, folder: Path, side_by_side: bool):
+        self.spec, self.folder, self.side_by_side = spec, folder, side_by_side
+        self.models = first_cells(spec)
+        self.records: dict[str, dict[str, Any]] = {}
+        self.waiting: deque[list[Cell]] = deque()
+        self.total = trainings(spec, len(self.models) // len(spec.tasks))
+        for model in self.models:
+            self.waiting += self._units(rates_of(spec, model))
+            self.waiting += self._units(self._seeds(model))
+
+    def _units(self, cells: list[Cell]) -> list[list[Cell]]:
+        """Of the cells that are not finished."""
+        for cell in cells:
+            record = _read(self.path(cell))
+            if record is not None:
+                self.records[cell.id(self.spec)] = record
+        left = [cell for cell in cells if not self.has(cell)]
+        return ([left] if left else []) if self.side_by_side else [[cell] for cell in left]
+
+    def _seeds(self, model: Cell) -> list[Cell]:
+        """The trainings that are reported of a model; none as long as its rates are not all tried."""
+        rates = rates_of(self.spec, model)
+        if not all(map(self.has, rates)):
+            return []
+        found = {place: self.records[cell.id(self.spec)] for place, cell in enumerate(rates)}
+        rate = choose_rates(rates, found)[model.task.name, model.number] if rates else model.rate
+        return seeds_of(self.spec, model, rate)
+
+    def path(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.id(self.spec)}.json"
+
+    def has(self, cell: Cell) -> bool:
+        return cell.id(self.spec) in self.records
+
+    def done(self, cells: list[Cell], records: list[dict[str, Any]]) -> None:
+        """Keeps the records of a unit; where they were the last of a model's rates, its seeds are next."""
+        for cell, record in zip(cells, records, strict=True):
+            name = cell.id(self.spec)
+            about = {"id": name, "label": cell.shape.label, "rate": cell.rate, "seed": cell.seed}
+            self.records[name] = plain({**about, **record})
+            write_atomic(self.path(cell), json.dumps(self.records[name], indent=1) + "\n")
+        if not cells[0].tested:
+            (model,) = (one for one in self.models if (one.task.name, one.number) == (cells[0].task.name, cells[0].number))
+            self.waiting.extendleft(reversed(self._units(self._seeds(model))))
+
+    def found(self) -> tuple[list[Cell], list[dict[str, Any]]]:
+        """The finished trainings and their records, all rates before all seeds."""
+        cells = [cell for model in self.models for cell in rates_of(self.spec, model)]
+        cells += [cell for model in self.models for cell in self._seeds(model)]
+        cells = [cell for cell in cells if self.has(cell)]
+        return cells, [self.records[cell.id(self.spec)] for cell in cells]
+
+
+def _train(plan: Plan, workers: int, console: Console) -> None:
+    """All units that are left, told as they are done."""
+    began, before = time.monotonic(), len(plan.records)
+    if before:
+        console.print(f"{before} of {plan.total} trainings are done already", markup=False)
+    for cells, records in _results(plan, workers):
+        plan.done(cells, records)
+        spent = (time.monotonic() - began) / (len(plan.records) - before)
+        left = duration(spent * (plan.total - len(plan.records)))
+        for cell, record in zip(cells, records, strict=True):
+            console.print(f"{len(plan.records)}/{plan.total} {_told(cell, record)}, {left} left", markup=False)
 
 
 def _told(cell: Cell, record: dict[str, Any]) -> str:
@@ -111,55 +168,70 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _results(spec: MqarSpec, jobs: list[tuple[int, Cell, str]], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(place, record) of each job as it is done, by one process or several."""
-    if min(workers, len(jobs)) <= 1:
-        for i, cell, place in jobs:
-            yield i, train_cell(spec, cell, Path(place))
+def train_unit(spec: MqarSpec, cells: list[Cell], places: list[str]) -> list[dict[str, Any]]:
+    """The records of a unit, in its order; places: where checkpoints of each may lie until it is done."""
+    if len(cells) == 1 and (spec.save_every is not None or resolve_device(spec.device, spec.dtype)[0].type == "cpu"):
+        return [train_cell(spec, cells[0], Path(places[0]))]
+    return train_together(spec, cells, *resolve_device(spec.device, spec.dtype))
+
+
+def _results(plan: Plan, workers: int) -> Iterator[tuple[list[Cell], list[dict[str, Any]]]]:
+    """(cells, records) of each unit as it is done, by one process or several."""
+    if workers == 1:
+        while plan.waiting:
+            cells = plan.waiting.popleft()
+            yield cells, train_unit(plan.spec, cells, _places(plan, cells))
         return
-    tries = dict.fromkeys((i for i, *_ in jobs), 0)
-    left = {i: (cell, place) for i, cell, place in jobs}
-    while left:
+    tries: dict[str, int] = {}
+    suspects: deque[list[Cell]] = deque()
+    while plan.waiting or suspects:
         # After a death nobody knows whose it was: those in hand go one at a time then, so that the one that brings it is found.
-        suspects = {i: job for i, job in left.items() if tries[i]}
-        batch = suspects or dict(left)
-        for i, record in _pooled(spec, batch, 1 if suspects else min(workers, len(batch)), workers):
-            tries[i] += record is None
-            if record is None and tries[i] < TRIES:
+        alone = bool(suspects)
+        for cells, records in _pooled(plan, suspects if alone else plan.waiting, 1 if alone else workers, workers):
+            if records is not None:
+                yield cells, records
                 continue
-            del left[i]
-            yield i, record or {"status": "error", "reason": KILLED, "rows": [], "seconds": 0.0}
+            name = cells[0].id(plan.spec)
+            tries[name] = tries.get(name, 0) + 1
+            if tries[name] < TRIES:
+                suspects.append(cells)
+            else:
+                yield cells, [{"status": "error", "reason": KILLED, "rows": [], "seconds": 0.0} for _ in cells]
+
+
+def _places(plan: Plan, cells: list[Cell]) -> list[str]:
+    return [str(plan.folder / "work" / cell.id(plan.spec)) for cell in cells]
 
 
 def _pooled(
-    spec: MqarSpec, left: dict[int, tuple[Cell, str]], count: int, workers: int
-) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(place, record) as they come; None for those in hand when a worker died, after which nothing more comes."""
+    plan: Plan, waiting: deque[list[Cell]], count: int, workers: int
+) -> Iterator[tuple[list[Cell], list[dict[str, Any]] | None]]:
+    """(unit, its records) as they come, of what waits and what comes to wait; None for those in hand when a worker died, after
+    which nothing more comes."""
     before = set(multiprocessing.active_children())
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(threads, os.getpid()))
-    waiting = list(left.items())
-    running: dict[Future, int] = {}
+    running: dict[Future, list[Cell]] = {}
     try:
         while waiting or running:
             # No more than there are workers, so that all that is running when one dies was in hand.
             while waiting and len(running) < count:
-                i, (cell, place) = waiting.pop(0)
-                running[pool.submit(train_cell, spec, cell, Path(place))] = i
+                cells = waiting.popleft()
+                running[pool.submit(train_unit, plan.spec, cells, _places(plan, cells))] = cells
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                i = running.pop(future)
+                cells = running.pop(future)
                 try:
-                    record = future.result()
+                    records = future.result()
                 except BrokenProcessPool:
-                    for other in [i, *running.values()]:
+                    for other in [cells, *running.values()]:
                         yield other, None
                     return
                 except Exception as problem:
                     if not is_out_of_memory(problem):
                         raise
-                    record = {"status": "oom", "reason": one_line(problem), "rows": [], "seconds": 0.0}
-                yield i, record
+                    records = [{"status": "oom", "reason": one_line(problem), "rows": [], "seconds": 0.0} for _ in cells]
+                yield cells, records
     finally:
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
@@ -168,6 +240,9 @@ def _pooled(
 
 def _start_worker(threads: int, parent: int) -> None:
     torch.set_num_threads(threads)
+    # Graphs are captured after a collection of garbage, which over all that was imported takes a third of a second.
+    gc.collect()
+    gc.freeze()
 
     def watch() -> None:
         # Killed outright, the parent ends nobody: workers would train on for a table that none writes.
@@ -196,7 +271,7 @@ def write_table(folder: Path, spec: MqarSpec, cells: list[Cell], records: list[d
             "heads": cell.shape.heads,
             "rate": f"{cell.rate:.6g}",
             "seed": cell.seed,
-            **{key: record.get(key, "") for key in ("steps", "seconds", "status", "reason")},
+            **{key: record.get(key, "") for key in ("steps", "seconds", "backend", "status", "reason")},
         }
         for row in record["rows"] or [{"split": "test" if cell.tested else "selection"}]:
             given = {**row, "window": trained if row.get("window", OWN) == OWN else row["window"]}
