@@ -106,7 +106,8 @@ def _rate_of(row: dict[str, str]) -> float | None:
 
 def step_flops(pattern: str, size: str, window: int | str, length: int) -> float:
     """FLOPs a token of a training step of all weights of a preset: forward, and twice that backward; checkpointing's second
-    forward is no progress. window: tokens, of layers that have one in the preset, `full`, or `none`. ValueError for no preset."""
+    forward is no progress. window: tokens, of the preset's layers that have one, `full`, or `none`. ValueError for no preset.
+    """
     from models.presets import preset_config
 
     config = preset_config(f"{pattern}-{size}")

@@ -247,7 +247,9 @@ def test_the_table_says_how_many_times_faster(capsys):
     rows.append({**longest, "length_asked": "longest", "length": "1048576", "note": "no longer one is tried"})
     for row in rows:
         row["tflops"] = "200.0" if row["phase"] == "train" and row["model"] == "nha" else ""
-    rows.append({**dict.fromkeys(MODEL.columns, ""), "model": "matmul", "phase": "ceiling", "dtype": "bfloat16", "tflops": "800"})
+    rows.append(
+        {**dict.fromkeys(MODEL.columns, ""), "model": "matmul", "phase": "ceiling", "dtype": "bfloat16", "tflops": "800"}
+    )
     model_table.show(rows)
     out = capsys.readouterr().out
     lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if line.strip()]

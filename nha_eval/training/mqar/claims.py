@@ -83,9 +83,10 @@ def write_claims(spec: MqarSpec, table: Path) -> Path | None:
 
 
 def compare(spec: MqarSpec, rows: list[dict[str, str]]) -> Iterator[Place]:
-    """Every place of every claim that the rows of mqar.csv can tell of."""
+    """Every place of every claim that the rows of mqar.csv can tell of, claim by claim."""
+    order = list(CLAIMS)
     trained = {task.name: [(kind.length, kind.pairs) for kind in task.train] for task in spec.tasks}
-    for place in _places(spec, rows):
+    for place in sorted(_places(spec, rows), key=lambda place: order.index(place.claim)):
         longest, most = (max(side) for side in zip(*trained[place.task], strict=True))
         yield replace(place, trained="yes" if place.length <= longest and place.pairs <= most else "no")
 

@@ -75,7 +75,7 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
             _train(plan, workers, console)
         finally:
             table = write_table(folder, spec, *plan.found())
-            write_claims(table)
+            write_claims(spec, table)
         return table
 
 
