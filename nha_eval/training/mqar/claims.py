@@ -67,7 +67,8 @@ class Setting:
 def write_claims(spec: MqarSpec, table: Path) -> Path | None:
     """claims.csv and claims.md beside mqar.csv, of what it holds; None, and nothing is written, where no claim can be told."""
     with table.open(newline="", encoding="utf-8") as file:
-        places = list(compare(spec, list(csv.DictReader(file))))
+        rows = list(csv.DictReader(file))
+    places = list(compare(spec, rows))
     if not places:
         return None
     text = io.StringIO()
@@ -78,8 +79,21 @@ def write_claims(spec: MqarSpec, table: Path) -> Path | None:
         writer.writerow({name: f"{x:.4g}" if isinstance(x, float) else x for name, x in row.items()})
     write_atomic(table.with_name("claims.csv"), text.getvalue())
     path = table.with_name("claims.md")
-    write_atomic(path, page(places))
+    write_atomic(path, page(places) + _rates(spec, rows))
     return path
+
+
+def _rates(spec: MqarSpec, rows: list[dict[str, str]]) -> str:
+    """A sentence on the models whose best rate is one at the edge, where a better one may lie beyond."""
+    if len(spec.rates) == 1:
+        return ""
+    chosen = {_training(row)[:-1] for row in rows if row["split"] == "test" and row["status"] == "ok"}
+    rates = [float(rate) for *_, rate in chosen]
+    edges = [sum(rate == float(f"{edge:.6g}") for rate in rates) for edge in (min(spec.rates), max(spec.rates))]
+    return (
+        f"\nOf {len(rates)} models {edges[0]} are best at the lowest of the rates tried ({min(spec.rates):g}) and {edges[1]} at the "
+        f"highest ({max(spec.rates):g}).\n"
+    )
 
 
 def compare(spec: MqarSpec, rows: list[dict[str, str]]) -> Iterator[Place]:
@@ -158,7 +172,7 @@ def _size(setting: Setting, column: str) -> float:
 
 
 def _paired(claim: str, found: dict, a: Setting, b: Setting) -> Iterator[Place]:
-    """a against b, which the claim has above or, where it says `as much`, level with it."""
+    """a against b, of which the claim says that a recalls more."""
     for kind in sorted(found[a].keys() & found[b].keys()):
         seeds = sorted(found[a][kind].keys() & found[b][kind].keys())
         pairs = [(found[a][kind][seed], found[b][kind][seed]) for seed in seeds]

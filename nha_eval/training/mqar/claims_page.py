@@ -12,7 +12,7 @@ LEVEL = 0.01
 NEAR_ALL = 0.99
 FULL, WINDOW, SLOTS, NHA = "transformer++", "swa", "gsa", "nha"
 SAME = "nha recalls more than {} with a state as large"
-SMALLER = "nha recalls as much as {} with a state no larger"
+SMALLER = "nha recalls more than {} with a state no larger"
 CLAIMS = {
     "full": "full attention recalls nearly all",
     "reach": "a sliding window recalls no more than stands within its reach",
@@ -26,8 +26,8 @@ CLAIMS = {
     "fusion=sum": "one softmax over slots and window recalls more than a weighed sum of two",
     "overlap=true": "tokens that enter the slots behind the window recall more than those that enter at once",
     "empty_slots=sink": "empty slots that take no share recall more than those that do",
-    "wider": "tested at a wider window than trained at, nha recalls as much",
-    "narrower": "tested at a narrower window than trained at, nha recalls as much",
+    "wider": "nha recalls more where it is tested at a wider window than it was trained at",
+    "narrower": "nha recalls more where it is tested at a narrower window than it was trained at",
 }
 # What a right implementation is expected to show; of the others it is asked how they come out.
 EXPECTED = ("full", "reach", f"same {WINDOW}", f"same {SLOTS}")
@@ -95,7 +95,9 @@ def _verdict(places: list[Place]) -> str:
     holding = sum(place.verdict == "holds" for place in told)
     if holding == len(told):
         return "holds"
-    return f"holds in {holding} of {len(told)}" if holding else "fails"
+    if holding:
+        return f"holds in {holding} of {len(told)}"
+    return "fails" if any(place.verdict == "fails" for place in told) else "mixed"
 
 
 def _span(places: list[Place]) -> str:
