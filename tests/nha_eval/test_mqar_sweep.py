@@ -97,7 +97,7 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_done(tmp_path, monke
     before = table.read_text()
     assert sweep(spec, tmp_path / "run").read_text() == before
     # But for one whose process was killed.
-    cut.write_text(json.dumps({"status": "error", "reason": sweeping.KILLED, "rows": [], "seconds": 0.0}))
+    cut.write_text(json.dumps({"status": "error", "reason": sweeping.KILLED, "rows": [], "seconds": 0.0, "again": True}))
     monkeypatch.setattr(sweeping, "train_cell", fake)
     assert sweep(spec, tmp_path / "run").read_text() == before and json.loads(cut.read_text())["status"] == "ok"
 
@@ -109,6 +109,25 @@ def test_workers_do_as_one_process_does(tmp_path):
     assert without_time(one) == without_time(two) and len(rows(one)) == 6 + 3 * 2
     assert all(row["status"] == "ok" and 0 <= float(row["accuracy"]) <= 1 for row in rows(two))
     assert draw("state-recall", one.parent, tmp_path / "plot.svg").exists()
+
+
+def _failing(spec, cells, places):
+    if cells[0].shape.slots == 2:
+        raise RuntimeError("no such kernel")
+    return [fake(spec, cell, place) for cell, place in zip(cells, places, strict=True)]
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_costs_no_other_and_is_tried_again(tmp_path, monkeypatch):
+    spec = spec_of(**{**TWO, "rates": [1e-3]})
+    monkeypatch.setattr(sweeping, "train_unit", _failing)
+    tests = [row for row in rows(sweep(spec, tmp_path / "run", workers=2)) if row["split"] == "test"]
+    assert [(row["slots"], row["status"]) for row in tests] == [("2", "error"), ("4", "ok"), ("", "ok")]
+    assert tests[0]["reason"] == "RuntimeError: no such kernel"
+    monkeypatch.undo()
+    monkeypatch.setattr(sweeping, "train_cell", fake)
+    tests = [row for row in rows(sweep(spec, tmp_path / "run")) if row["split"] == "test"]
+    assert [row["status"] for row in tests] == ["ok"] * 3
 
 
 def _dying(spec, cells, places):

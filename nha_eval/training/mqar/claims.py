@@ -91,8 +91,8 @@ def _rates(spec: MqarSpec, rows: list[dict[str, str]]) -> str:
     rates = [float(rate) for *_, rate in chosen]
     edges = [sum(rate == float(f"{edge:.6g}") for rate in rates) for edge in (min(spec.rates), max(spec.rates))]
     return (
-        f"\nOf {len(rates)} models {edges[0]} are best at the lowest of the rates tried ({min(spec.rates):g}) and {edges[1]} at the "
-        f"highest ({max(spec.rates):g}).\n"
+        f"\nOf {len(rates)} models {edges[0]} are best at the lowest of the rates tried ({min(spec.rates):g}) and {edges[1]} "
+        f"at the highest ({max(spec.rates):g}).\n"
     )
 
 

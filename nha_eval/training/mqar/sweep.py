@@ -11,7 +11,6 @@ own; on a GPU they share it, and each trains the rates of a model side by side, 
 from __future__ import annotations
 
 import csv
-import gc
 import io
 import json
 import multiprocessing
@@ -19,7 +18,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -30,7 +29,7 @@ from rich.console import Console
 
 from nha_eval import environment
 from nha_eval.bench.machine import resolve_device
-from nha_eval.errors import is_out_of_memory, one_line
+from nha_eval.errors import MachineError, UserError, is_out_of_memory, one_line
 from nha_eval.journal import plain, write_atomic
 from nha_eval.progress import duration
 from nha_eval.training.folder import training_folder
@@ -47,7 +46,7 @@ COLUMNS = [
 ]
 # A worker that is killed leaves no word; a training in whose hands this happened so often is given up.
 TRIES = 2
-KILLED = "its process was killed, as by the system for want of memory"
+KILLED = "its process was killed, as by the system for want of memory, or left by its GPU"
 _ORPHANED = 2.0  # seconds between a worker's looks at who started it
 
 
@@ -160,10 +159,10 @@ def _told(cell: Cell, record: dict[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A finished record; None where there is none, or one of a training whose process was killed, which is tried again."""
+    """A finished record; None where there is none, or one of a failure that is no result, which is tried again."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return record if "rows" in record and record["status"] and record.get("reason") != KILLED else None
+        return record if "rows" in record and record["status"] and not record.get("again") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -196,7 +195,24 @@ def _results(plan: Plan, workers: int) -> Iterator[tuple[list[Cell], list[dict[s
             if tries[name] < TRIES:
                 suspects.append(cells)
             else:
-                yield cells, [{"status": "error", "reason": KILLED, "rows": [], "seconds": 0.0} for _ in cells]
+                yield cells, _failed(cells, "error", KILLED, again=True)
+
+
+def _failed(cells: list[Cell], status: str, reason: str, again: bool) -> list[dict[str, Any]]:
+    return [{"status": status, "reason": reason, "rows": [], "seconds": 0.0, "again": again} for _ in cells]
+
+
+def _in_worker(train: Callable[..., list[dict[str, Any]]], *unit: Any) -> list[dict[str, Any]]:
+    """`train_unit`; a process whose GPU takes no more work after a failure ends, as every other unit would fail in it too."""
+    try:
+        return train(*unit)
+    except Exception:
+        if torch.cuda.is_initialized():
+            try:
+                torch.cuda.synchronize()
+            except Exception:
+                os._exit(1)
+        raise
 
 
 def _places(plan: Plan, cells: list[Cell]) -> list[str]:
@@ -218,7 +234,7 @@ def _pooled(
             # No more than there are workers, so that all that is running when one dies was in hand.
             while waiting and len(running) < count:
                 cells = waiting.popleft()
-                running[pool.submit(train_unit, plan.spec, cells, _places(plan, cells))] = cells
+                running[pool.submit(_in_worker, train_unit, plan.spec, cells, _places(plan, cells))] = cells
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 cells = running.pop(future)
                 try:
@@ -227,10 +243,12 @@ def _pooled(
                     for other in [cells, *running.values()]:
                         yield other, None
                     return
+                except (UserError, MachineError):
+                    raise
                 except Exception as problem:
-                    if not is_out_of_memory(problem):
-                        raise
-                    records = [{"status": "oom", "reason": one_line(problem), "rows": [], "seconds": 0.0} for _ in cells]
+                    # One model that fails should not cost the others; nor is that a result, so it is tried again next time.
+                    lacks_memory = is_out_of_memory(problem)
+                    records = _failed(cells, "oom" if lacks_memory else "error", one_line(problem), again=not lacks_memory)
                 yield cells, records
     finally:
         for process in set(multiprocessing.active_children()) - before:
@@ -240,9 +258,6 @@ def _pooled(
 
 def _start_worker(threads: int, parent: int) -> None:
     torch.set_num_threads(threads)
-    # Graphs are captured after a collection of garbage, which over all that was imported takes a third of a second.
-    gc.collect()
-    gc.freeze()
 
     def watch() -> None:
         # Killed outright, the parent ends nobody: workers would train on for a table that none writes.

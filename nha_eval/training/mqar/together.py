@@ -119,7 +119,7 @@ class Side:
         self.kinds, rows = data.order()
         self.rows = torch.from_numpy(rows).to(device)
         self.data = [split_on(device, spec, "train", kind, kind.examples) for kind in cell.task.train]
-        self.planned = rates_of(spec, self.steps, cell.rate)
+        self.planned = schedule_of(spec, self.steps, cell.rate)
         self.rates = torch.tensor(self.planned, device=device)
         self.rate = torch.zeros((), device=device)
         self.at = torch.zeros(1, dtype=torch.long, device=device)
@@ -260,7 +260,7 @@ class Side:
         }
 
 
-def rates_of(spec: MqarSpec, steps: int, rate: float) -> list[float]:
+def schedule_of(spec: MqarSpec, steps: int, rate: float) -> list[float]:
     """The learning rate of each step, as Transformers' schedules have it."""
     idle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     schedule = get_scheduler(spec.schedule, idle, math.ceil(spec.warmup * steps), steps)
