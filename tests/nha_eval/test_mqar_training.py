@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from kernels import sliding_window
+from kernels.nha import op
 from models.presets import pattern_names
 from nha_eval.errors import MachineError
 from nha_eval.training import trainer
@@ -263,13 +266,36 @@ def test_what_goes_out_of_memory_together_is_trained_alone(monkeypatch):
     assert met == [[1, 2], [1], [2]] and one["status"] == "ok" and two["status"] == "oom" and two["rows"] == []
 
 
+def model_of(mixer):
+    moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h", "sum") else {}
+    return {**({"mixer": "nha", "fusion": ["sum"]} if mixer == "sum" else {"mixer": mixer}), **moved}
+
+
+@pytest.mark.parametrize("mixer", [*pattern_names(), "sum"])
+def test_a_step_on_a_gpu_reads_nothing_on_the_host(monkeypatch, mixer):
+    """What a CUDA graph cannot hold: fake tensors have no values that could be read. They lie on the CPU here, where values are
+    looked at that are not on a GPU, and slots and windows run on `chunked`."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for module in (op, sliding_window):
+        monkeypatch.setattr(module, "resolve_backend", lambda *_: "triton")
+    spec = spec_of(models=[model_of(mixer)])
+    cell = cell_of(spec)
+    objective = Recall(build(spec, cell))
+    with FakeTensorMode(allow_non_fake_inputs=True), together.forms_of([cell]):
+        asked = torch.zeros(4, 2, dtype=torch.long)
+        loss = objective(torch.zeros(4, 80, dtype=torch.long), asked, asked)
+        loss.backward()
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("mixer", [*pattern_names(), "sum"])
 def test_graphs_train_as_python_does(monkeypatch, mixer):
     """The same losses and accuracies from replays of CUDA graphs as from the same steps called one by one."""
-    moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h", "sum") else {}
-    model = {"mixer": "nha", "fusion": ["sum"]} if mixer == "sum" else {"mixer": mixer}
-    spec = spec_of(models=[{**model, **moved}], **TWO_KINDS, device="cuda")
+    spec = spec_of(models=[model_of(mixer)], **TWO_KINDS, device="cuda")
     cells = [cell_of(spec, rate=rate, seed=seed) for rate, seed in ((3e-3, 1), (1e-2, 2))]
     device = torch.device("cuda", 0)
     graphs = train_together(spec, cells, device, torch.float32)

@@ -73,7 +73,7 @@ def train_together(spec: MqarSpec, cells: list[Cell], device: torch.device, dtyp
 
 def _together(spec: MqarSpec, cells: list[Cell], device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
     began = time.monotonic()
-    with _products_of_fp32(device):
+    with _on(device):
         sides = [Side(spec, cell, device, dtype) for cell in cells]
         for side in sides:
             side.prepare()
@@ -96,13 +96,16 @@ def _together(spec: MqarSpec, cells: list[Cell], device: torch.device, dtype: to
 
 
 @contextmanager
-def _products_of_fp32(device: torch.device) -> Iterator[None]:
-    """On a GPU torch's products of fp32 matrices are in `PRECISION` inside."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    try:
+def _on(device: torch.device) -> Iterator[None]:
+    """Where work goes to the device by default, and torch's products of fp32 matrices are in `PRECISION` if it is a GPU."""
+    if device.type != "cuda":
         yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with torch.cuda.device(device):
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
 
