@@ -7,9 +7,12 @@ import pytest
 from scipy.stats import ttest_1samp
 from test_mqar_training import spec_of
 
+from nha_eval.training.finding import read_training_spec
+from nha_eval.training.mqar.cells import first_cells
 from nha_eval.training.mqar.claims import compare, write_claims
 from nha_eval.training.mqar.claims_page import CLAIMS, EXPECTED
-from nha_eval.training.mqar.sweep import COLUMNS
+from nha_eval.training.mqar.sweep import COLUMNS, _own_window
+from nha_eval.training.mqar.training import build
 from tasks.synthetic.mqar import mqar, split_rng
 
 KIND = {"length": 16, "pairs": 2}
@@ -79,6 +82,24 @@ def test_who_is_compared_with_whom():
     low, high = ttest_1samp([0.2, 0.3, 0.1], 0).confidence_interval(0.95)
     assert (gsa.difference, gsa.low, gsa.high) == pytest.approx((0.2, low, high)) and gsa.seeds == 3
     assert (gsa.state_a, gsa.state_b, gsa.trained) == (8 * STATE, 8 * STATE, "yes")
+
+
+def test_the_sweep_of_minutes_tells_of_every_claim():
+    _, spec = read_training_spec("mqar-minutes", {})
+    rows = []
+    for cell in first_cells(spec):
+        shape, model = cell.shape, build(spec, cell)
+        own = str(_own_window(spec, cell))
+        for window in (own, *map(str, shape.test_windows)):
+            about = {"task": cell.task.name, "mixer": shape.mixer, "variant": shape.variant, "window": window}
+            about |= {"trained_window": own, "slots": "" if shape.slots is None else str(shape.slots), "split": "test"}
+            about |= {"d_model": str(shape.d_model), "heads": str(shape.heads), "seed": "1", "rate": "1", "status": "ok"}
+            about |= {"length": "256", "pairs": "64", "state_elements": str(model.state_elements(512)), "accuracy": "0.5"}
+            rows.append({**dict.fromkeys(COLUMNS, ""), **about})
+    places = list(compare(spec, rows))
+    assert {place.claim for place in places} == set(CLAIMS)
+    # States of one size: four at the smaller width and one at the larger.
+    assert [sum(place.claim == f"same {mixer}" for place in places) for mixer in ("gsa", "swa")] == [5, 5]
 
 
 def test_full_attention_and_what_was_not_trained_on():

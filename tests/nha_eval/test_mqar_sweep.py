@@ -155,7 +155,7 @@ def test_a_training_without_figures_is_a_row_that_says_why(tmp_path, monkeypatch
 
 
 def test_shipped_specs_are_the_published_settings(capsys):
-    assert {"mqar-quick", "mqar-zoology", "mqar-based"} <= set(spec_names(SPECS))
+    assert {"mqar-quick", "mqar-minutes", "mqar-zoology", "mqar-based"} <= set(spec_names(SPECS))
     _, zoology = read_training_spec("mqar-zoology", {})
     assert [(kind.length, kind.pairs) for task in zoology.tasks for kind in task.train] == [
         (64, 4),
@@ -166,14 +166,17 @@ def test_shipped_specs_are_the_published_settings(capsys):
     assert [round(rate / 1e-4, 1) for rate in zoology.rates] == [1.0, 4.6, 21.5, 100.0]
     _, based = read_training_spec("mqar-based", {})
     assert [sequences // (32 * 256) for *_, sequences in sequences_of(based, based.tasks[0])] == [390, 78, 78, 78, 78]
-    for spec in (zoology, based):
-        mixers = {shape.mixer for shape in shapes(spec)}
+    _, minutes = read_training_spec("mqar-minutes", {})
+    for spec in (zoology, based, minutes):
+        mixers = {shape.mixer for shape in shapes(spec)} - {"nha-h"}
         assert mixers == {"transformer++", "swa", "gsa", "gla", "gated-deltanet", "mamba2", "nha", "nha-2026", "gsa-h", "gdn-h"}
-        assert len(spec.seeds) >= 3 and spec.vocabulary == 8192
+        assert len(spec.seeds) >= 3 and spec.vocabulary == (1024 if spec is minutes else 8192)
     assert cli.run(["train", "mqar-quick", "--dry-run"]) == 0
     out = capsys.readouterr().out
     # Two rates on one seed and two seeds, of each of five models.
     assert "mqar-quick: 20 trainings of 5 models" in out and "transformer++ d=64 heads=2" in out
+    # Of 12,800 sequences by 16.
+    assert "in all: 16,000 steps, " in out
 
 
 @pytest.mark.parametrize(
