@@ -52,7 +52,7 @@ def _tables(rows: list[Row], products: dict[str, str]) -> Iterator[tuple[str, An
             continue
         yield f"{where}: median ms, and times faster than {BASE}", _table(part, _ms, _times("latency_ms"), timed=True)
         if phase == "train":
-            what = "tokens/s, and the share of the matrix product's FLOP/s that what the step needs is"
+            what = "tokens/s, and what the step needs as a share of the matrix product's FLOP/s"
             yield f"{where}: {what}", _table(part, partial(_speed, products), lambda row, base: "")
         if phase != "decode":
             yield f"{where}: peak memory in MB, and times less than {BASE}", _table(part, _peak, _times("peak_memory_mb"))

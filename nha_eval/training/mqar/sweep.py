@@ -155,7 +155,10 @@ def _told(cell: Cell, record: dict[str, Any]) -> str:
         return f"{what} {record['status']} ({record['reason']})"
     tested = [row["accuracy"] for row in record["rows"] if row["split"] == "test" and row["window"] == OWN]
     test = f", test {sum(tested) / len(tested):.3f}" if tested else ""
-    return f"{what} selection {record['selection']:.3f}{test} after {record['steps']:,} steps, {duration(record['seconds'])}"
+    why = record.get("called_from_python")
+    slow = f" (called from Python: {why})" if why else ""
+    took = f"{record['steps']:,} steps, {duration(record['seconds'])}{slow}"
+    return f"{what} selection {record['selection']:.3f}{test} after {took}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
