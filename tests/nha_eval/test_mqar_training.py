@@ -1,6 +1,7 @@
 """MQAR trainings: NHA learns it where a sliding window cannot, a broken one ends as an unbroken one; their data and models."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from kernels import sliding_window
 from kernels.nha import op
+from kernels.standing import auto_backend
 from models.presets import pattern_names
 from nha_eval.errors import MachineError
 from nha_eval.training import trainer
+from nha_eval.training.finding import read_training_spec
 from nha_eval.training.mqar import together
-from nha_eval.training.mqar.cells import Cell, shapes
+from nha_eval.training.mqar.cells import Cell, first_cells, shapes
 from nha_eval.training.mqar.data import Batches, split_of, split_on
-from nha_eval.training.mqar.spec import make_mqar_spec
+from nha_eval.training.mqar.spec import Asked, make_mqar_spec
 from nha_eval.training.mqar.together import train_together
 from nha_eval.training.mqar.training import Recall, build, measured_rows, train_cell
 from nha_eval.training.trainer import StepTrainer
@@ -199,7 +202,8 @@ def test_a_full_disk_is_no_result(tmp_path, monkeypatch):
 
 def model_of(mixer):
     moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h", "sum") else {}
-    return {**({"mixer": "nha", "fusion": ["sum"]} if mixer == "sum" else {"mixer": mixer}), **moved}
+    few = {"slots": [8]} if mixer in ("nha", "sum") else {}
+    return {**({"mixer": "nha", "fusion": ["sum"]} if mixer == "sum" else {"mixer": mixer}), **moved, **few}
 
 
 TWO_KINDS = {
@@ -310,3 +314,36 @@ def test_graphs_train_as_python_does(monkeypatch, mixer, dtype):
         assert [loss for _, loss in one["losses"]] == pytest.approx([loss for _, loss in other["losses"]], rel=1e-2)
         assert [step for step, _ in one["losses"]] == [step for step, _ in other["losses"]]
         assert one["selection"] == pytest.approx(other["selection"], abs=0.05)
+
+
+def operators():
+    """The models of the sweep of minutes whose operator is this project's own on a GPU."""
+    _, spec = read_training_spec("mqar-minutes", {})
+    return [
+        pytest.param(spec, cell, id=cell.shape.label.replace(" ", "-"))
+        for cell in first_cells(spec)
+        if cell.shape.mixer in ("nha", "nha-2026", "gsa", "swa")
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("spec", "cell"), operators())
+def test_kernels_are_right_at_the_shapes_of_the_sweep(spec, cell):
+    """Gradients of all weights in bf16 against the plain form in fp32; of plain bf16 they are within 0.07 on a CPU."""
+    device = torch.device("cuda", 0)
+    objective = Recall(build(spec, cell)).to(device)
+    with torch.no_grad():
+        for name, p in objective.named_parameters():
+            # Where all logits are near 0, whom a query meets would hardly matter.
+            p.mul_(5 if "proj" in name else 1)
+    for length, pairs in ((64, 16), (256, 64)):
+        parts = split_on(device, spec, "selection", Asked(length=length, pairs=pairs), 16)
+        found = {}
+        for form, dtype in (("auto", torch.bfloat16), ("chunked", torch.float32)):
+            objective.zero_grad()
+            with nullcontext() if form == "auto" else auto_backend(form), torch.autocast("cuda", dtype, dtype != torch.float32):
+                objective(**{name: part.long() for name, part in parts.items()}).backward()
+            found[form] = {name: p.grad.clone() for name, p in objective.named_parameters()}
+        for name, wanted in found["chunked"].items():
+            error = (found["auto"][name] - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
+            assert error < 0.1, (length, name)
