@@ -26,6 +26,7 @@ from nha_eval.bench.setting import Draw
 from nha_eval.bench.timing import captured, one_ms, quartiles, significant
 from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.peak_memory import PeakMemory
+from nha_eval.training.flops import step_flops
 from nha_eval.warming import warm_times
 
 MOST_SEQUENCES = {"cuda": 8192, "cpu": 16}
@@ -125,6 +126,7 @@ class ModelMeter:
                 "state_bytes": None if case.phase == "train" else subject.family.state_bytes(subject.model, batch, length),
                 **timed,
                 **(self._floor(subject, timed["latency_ms"]) if case.phase == "decode" else {}),
+                **(self._arithmetic(case, subject, length, timed["tokens_per_s"]) if case.phase == "train" else {}),
                 "status": "ok",
             }
 
@@ -271,6 +273,14 @@ class ModelMeter:
             "parameters": None if subject is None else subject.parameters,
             "device": device_name(self.device),
         }
+
+    def _arithmetic(self, case: ModelCase, subject: Subject, length: int, rate: float) -> dict[str, Any]:
+        """TFLOP/s of what a training step at so many tokens/s needs; nothing where it is not counted."""
+        twin = subject.family.twin(case.model)
+        window = case.window if case.window in ("full", "none") else case.window_tokens(length)
+        if twin is None or window is None:
+            return {}
+        return {"tflops": significant(step_flops(twin, case.size, window, length) * rate / 1e12)}
 
     def _floor(self, subject: Subject, middle: float) -> dict[str, Any]:
         """The time that the weights' bytes take at the copy ceiling, and how much of the median, in ms, that is."""

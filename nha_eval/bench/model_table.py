@@ -5,6 +5,7 @@ each figure how many times better than `transformer++` it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -26,7 +27,8 @@ def show(rows: list[Row], console: Any = None) -> None:
     console = console or Console(highlight=False)
     console.width = max(console.width, WIDTH)
     measured = [row for row in rows if row["phase"] in TITLES]
-    for title, table in _tables(measured):
+    products = {row["dtype"]: row["tflops"] for row in rows if row["phase"] == "ceiling" and row["tflops"]}
+    for title, table in _tables(measured, products):
         # Not the table's own title, which would be broken at its width.
         console.print(title, style="bold", markup=False, soft_wrap=True)
         console.print(table)
@@ -34,8 +36,8 @@ def show(rows: list[Row], console: Any = None) -> None:
     print_reasons(measured, MODEL, console)
 
 
-def _tables(rows: list[Row]) -> Iterator[tuple[str, Any]]:
-    """(title, table) of every phase, batch and way of training."""
+def _tables(rows: list[Row], products: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """(title, table) of every phase, batch and way of training; products: TFLOP/s of the matrix product, by dtype."""
     for (size, dtype), phase, batch, again in dict.fromkeys(map(_group, rows)):
         part = [row for row in rows if _group(row) == ((size, dtype), phase, batch, again)]
         # The reasons, below the tables, name those that could not be had.
@@ -49,6 +51,9 @@ def _tables(rows: list[Row]) -> Iterator[tuple[str, Any]]:
             yield f"{where}: {what}", _table(part, _throughput, _times("tokens_per_s", more=True))
             continue
         yield f"{where}: median ms, and times faster than {BASE}", _table(part, _ms, _times("latency_ms"), timed=True)
+        if phase == "train":
+            what = "tokens/s, and what the step needs as a share of the matrix product's FLOP/s"
+            yield f"{where}: {what}", _table(part, partial(_speed, products), lambda row, base: "")
         if phase != "decode":
             yield f"{where}: peak memory in MB, and times less than {BASE}", _table(part, _peak, _times("peak_memory_mb"))
         else:
@@ -123,6 +128,12 @@ def _ms(row: Row) -> str:
 
 def _throughput(row: Row) -> str:
     return f"{figures(row['tokens_per_s'])} ({int(row['batch']):,})"
+
+
+def _speed(products: dict[str, str], row: Row) -> str:
+    best = float(products.get(row["dtype"]) or 0)
+    share = f" ({100 * float(row['tflops']) / best:.0f}%)" if row["tflops"] and best else ""
+    return f"{figures(row['tokens_per_s'])}{share}"
 
 
 def _peak(row: Row) -> str:

@@ -15,17 +15,29 @@ from ._frames import clean_text
 from ._style import INK, LINES, MARKERS, PALETTE, NothingToDraw, finish, length_axis, panels, score_axis
 from ._told import tell
 
-SETTING = ["name", "d_model", "heads", "window", "slots"]
+SETTING = ["name", "variant", "d_model", "heads", "window", "slots"]
 FULL = "transformer++"
+# In which they take their colours, so that these are the same in every picture of a sweep; then others as they come.
+ORDER = (FULL, "nha", "gsa", "swa", "gla", "gated-deltanet", "mamba2", "nha-2026", "gsa-h", "gdn-h", "nha-h")
+# Of a variant, what makes it another operator; the rest are sizes, which a mixer's curve goes through.
+ABLATIONS = ("fusion", "overlap", "empty_slots")
 NOTHING = "no MQAR to draw: mqar.csv holds no tested accuracy; it comes with `train` of an MQAR spec"
 
 
 def named(mqar: pd.DataFrame) -> pd.DataFrame:
-    """The rows with figures, at the window they were trained at, with `name`: the mixer and what is not as published."""
+    """The rows with figures, at the window they were trained at, with `name`: the mixer and what of its operator is not as
+    published."""
     rows = mqar[(mqar["status"] == "ok") & mqar["accuracy"].notna() & (mqar["window"] == mqar["trained_window"])]
-    names = rows["mixer"] + rows["variant"].map(lambda text: f", {text}" if text else "")
+    names = rows["mixer"] + rows["variant"].map(lambda text: "".join(f", {part}" for part in _parts(text)[0]))
     # Attention has no slots: as NaN its rows would fall out of every group.
     return rows.assign(name=names, slots=rows["slots"].fillna(0))
+
+
+def _parts(variant: str) -> tuple[list[str], list[str]]:
+    """(ablations of the operator, sizes) of a variant, as `key=value`."""
+    parts = variant.split()
+    ablations = [part for part in parts if part.partition("=")[0] in ABLATIONS]
+    return ablations, [part for part in parts if part not in ablations]
 
 
 def tested(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -55,8 +67,8 @@ class Look:
     """Colour, line and marker a mixer, by its place; full attention in ink."""
 
     def __init__(self, names: list[str]) -> None:
-        self.names = sorted(dict.fromkeys(names), key=lambda name: name != FULL)
-        others = [name for name in self.names if name != FULL]
+        self.names = sorted(dict.fromkeys(names), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+        others = [*ORDER[1:], *(name for name in self.names if name not in ORDER)]
         self._place = {name: index for index, name in enumerate(others)}
 
     def of(self, name: str) -> dict:
@@ -95,7 +107,8 @@ def against(mqar: pd.DataFrame, column: str) -> tuple[pd.DataFrame, dict[str, st
 def _words(row) -> str:
     found = [row.name, f"d={row.d_model:.0f}"]
     found += [f"w={row.window}"] if row.window not in ("none", "full") else []
-    return " ".join([*found, *([f"slots={row.slots:.0f}"] if row.slots else [])])
+    found += [f"slots={row.slots:.0f}"] if row.slots else []
+    return " ".join([*found, *_parts(row.variant)[1]])
 
 
 def draw_against(mqar: pd.DataFrame, column: str, label: str, figure: Figure | None, columns: int | None) -> Figure:

@@ -97,17 +97,22 @@ def measured_rate(pattern: str = "nha", folder: Path = ROOT / "results" / "refer
 
 
 def _rate_of(row: dict[str, str]) -> float | None:
-    from models.presets import preset_config
-
     try:
-        config = preset_config(f"{row['model']}-{row['size']}")
-        fields = {key: value for key, value in config.to_dict().items() if key not in OWN_FIELDS}
-        if row["window"] != "none":
-            window = None if row["window"] == "full" else int(row["window"])
-            fields["windows"] = [None if own is None else window for own in config.windows]
-        config = NHAConfig(**fields)
-        length, rate = int(row["length"]), float(row["tokens_per_s"])
+        window = row["window"] if row["window"] in ("full", "none") else int(row["window"])
+        return step_flops(row["model"], row["size"], window, int(row["length"])) * float(row["tokens_per_s"])
     except ValueError:
         return None
-    # A training step of all weights: forward, and twice that backward; checkpointing's second forward is no progress.
-    return 3 * forward_flops(config, weights_of(config), length) * rate
+
+
+def step_flops(pattern: str, size: str, window: int | str, length: int) -> float:
+    """FLOPs a token of a training step of all weights of a preset: forward, and twice that backward; checkpointing's second
+    forward is no progress. window: tokens, of the preset's layers that have one, `full`, or `none`. ValueError for no preset.
+    """
+    from models.presets import preset_config
+
+    config = preset_config(f"{pattern}-{size}")
+    fields = {key: value for key, value in config.to_dict().items() if key not in OWN_FIELDS}
+    if window != "none":
+        fields["windows"] = [None if own is None or window == "full" else window for own in config.windows]
+    config = NHAConfig(**fields)
+    return 3 * forward_flops(config, weights_of(config), length)

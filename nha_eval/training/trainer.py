@@ -37,6 +37,20 @@ class Diverged(MachineError):
     """The loss is no number any more, or has grown without end."""
 
 
+class LossWatch:
+    """Tells a loss that grows without end. least: in telling so, losses below it count as no lower."""
+
+    def __init__(self, least: float):
+        self.least, self.lowest = least, math.inf
+
+    def wrong(self, loss: float) -> str | None:
+        """What is wrong with the next of the losses; None where nothing is."""
+        self.lowest = max(min(self.lowest, loss), self.least)
+        if loss <= DIVERGED * self.lowest:
+            return None
+        return f"the loss has grown from {self.lowest:.3g} to {loss:.3g}"
+
+
 @dataclass(frozen=True)
 class Steps:
     """How a training goes. `rates`: the learning rate of parameters by a part of their name, the first that fits; "" is all."""
@@ -121,7 +135,7 @@ class StepTrainer(Trainer):
         self.steps, self.folder, self.before_step = steps, folder, before_step
         self.trained = {name for name, p in objective.named_parameters() if p.requires_grad}
         self._finite: torch.Tensor | None = None
-        self._lowest = math.inf
+        self._watch = LossWatch(steps.least_loss)
         self._graphed: Callable[[torch.Tensor], torch.Tensor] | None = None
         config = getattr(objective, "config", None)
         cached = getattr(config, "use_cache", None)
@@ -189,12 +203,10 @@ class StepTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             self._check_finite()
-            loss = float(logs["loss"])
-            self._lowest = max(min(self._lowest, loss), self.steps.least_loss)
-            if loss > DIVERGED * self._lowest:
+            why = self._watch.wrong(float(logs["loss"]))
+            if why is not None:
                 raise Diverged(
-                    f"the loss has grown from {self._lowest:.3g} to {loss:.3g} at step {self.state.global_step}: the training "
-                    f"diverged; {self._kept()}: give a lower learning rate"
+                    f"{why} at step {self.state.global_step}: the training diverged; {self._kept()}: give a lower learning rate"
                 )
         super().log(logs, start_time)
 

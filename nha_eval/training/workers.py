@@ -1,6 +1,6 @@
 """Trainings side by side: each worker is a process of its own, and one that is killed costs its own training alone.
 
-    for i, record in results(train_cell, [(0, (spec, cell, folder)), ...], workers=4): ...
+    for job, record in results(train_cell, deque([Job((spec, cell, folder)), ...]), workers=4): ...
 
 On a GPU they share it, as one small model leaves most of it idle.
 """
@@ -11,79 +11,113 @@ import multiprocessing
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from nha_eval.errors import is_out_of_memory, one_line
+from nha_eval.errors import MachineError, UserError, is_out_of_memory, one_line
 
 # A worker that is killed leaves no word; a training in whose hands this happened so often is given up.
 TRIES = 2
-KILLED = "its process was killed, as by the system for want of memory"
+KILLED = "its process was killed, as by the system for want of memory, or left by its GPU"
 _ORPHANED = 2.0  # seconds between a worker's looks at who started it
 
-Train = Callable[..., dict[str, Any]]
-Arguments = tuple[Any, ...]
+Train = Callable[..., Any]
 
 
-def results(train: Train, jobs: list[tuple[int, Arguments]], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, `train(*arguments)`) of each job (number, arguments) as it is done, by one process or several.
+@dataclass(eq=False)
+class Job:
+    """A call of the training's function, and how often a worker has died with it in hand."""
 
-    train: a function that a process can import, giving a record with `status`. Out of memory is a record; what else it raises
-    is raised here.
+    arguments: tuple[Any, ...]
+    deaths: int = 0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What came of a job in a worker but a record. again: it is no result, and may go well another time."""
+
+    status: str
+    reason: str
+    again: bool
+
+
+def results(train: Train, waiting: deque[Job], workers: int) -> Iterator[tuple[Job, Any]]:
+    """(job, `train(*arguments)`) of each job as it is done, by one process or several; more may come to wait meanwhile.
+
+    train: a function that a process can import. In several processes one that fails costs no other: it gives `Failed`.
+    UserError and MachineError, and with one process whatever else it raises, are raised here.
     """
-    if min(workers, len(jobs)) <= 1:
-        for i, arguments in jobs:
-            yield i, train(*arguments)
+    if workers == 1:
+        while waiting:
+            job = waiting.popleft()
+            yield job, train(*job.arguments)
         return
-    tries = dict.fromkeys((i for i, _ in jobs), 0)
-    left = dict(jobs)
-    while left:
+    suspects: deque[Job] = deque()
+    while waiting or suspects:
         # After a death nobody knows whose it was: those in hand go one at a time then, so that the one that brings it is found.
-        suspects = {i: job for i, job in left.items() if tries[i]}
-        batch = suspects or dict(left)
-        for i, record in _pooled(train, batch, 1 if suspects else min(workers, len(batch)), workers):
-            tries[i] += record is None
-            if record is None and tries[i] < TRIES:
+        alone = bool(suspects)
+        for job, record in _pooled(train, suspects if alone else waiting, 1 if alone else workers, workers):
+            if record is not None:
+                yield job, record
                 continue
-            del left[i]
-            yield i, record or {"status": "error", "reason": KILLED, "rows": [], "seconds": 0.0}
+            job.deaths += 1
+            if job.deaths < TRIES:
+                suspects.append(job)
+            else:
+                yield job, Failed("error", KILLED, again=True)
 
 
-def _pooled(train: Train, left: dict[int, Arguments], count: int, workers: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(number, record) as they come; None for those in hand when a worker died, after which nothing more comes."""
+def _pooled(train: Train, waiting: deque[Job], count: int, workers: int) -> Iterator[tuple[Job, Any]]:
+    """(job, record) as they come, of what waits and what comes to wait; None for those in hand when a worker died, after which
+    nothing more comes."""
     before = set(multiprocessing.active_children())
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(threads, os.getpid()))
-    waiting = list(left.items())
-    running: dict[Future, int] = {}
+    running: dict[Future, Job] = {}
     try:
         while waiting or running:
             # No more than there are workers, so that all that is running when one dies was in hand.
             while waiting and len(running) < count:
-                i, arguments = waiting.pop(0)
-                running[pool.submit(train, *arguments)] = i
+                job = waiting.popleft()
+                running[pool.submit(_in_worker, train, *job.arguments)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                i = running.pop(future)
+                job = running.pop(future)
                 try:
                     record = future.result()
                 except BrokenProcessPool:
-                    for other in [i, *running.values()]:
+                    for other in [job, *running.values()]:
                         yield other, None
                     return
+                except (UserError, MachineError):
+                    raise
                 except Exception as problem:
-                    if not is_out_of_memory(problem):
-                        raise
-                    record = {"status": "oom", "reason": one_line(problem), "rows": [], "seconds": 0.0}
-                yield i, record
+                    lacks_memory = is_out_of_memory(problem)
+                    record = Failed("oom" if lacks_memory else "error", one_line(problem), again=not lacks_memory)
+                yield job, record
     finally:
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_worker(train: Train, *arguments: Any) -> Any:
+    """`train`; a process whose GPU takes no more work after a failure ends, as every other job would fail in it too."""
+    try:
+        return train(*arguments)
+    except Exception:
+        if torch.cuda.is_initialized():
+            try:
+                torch.cuda.synchronize()
+            except Exception:
+                os._exit(1)
+        raise
 
 
 def _start_worker(threads: int, parent: int) -> None:

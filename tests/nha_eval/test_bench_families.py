@@ -36,6 +36,11 @@ def test_names_are_unlike_and_every_one_keeps_the_contract():
         assert family.window(name) in ("full", "none", 0, 1)
         refusal = family.refusal(name, CPU)
         assert refusal is None or "\n" not in refusal
+        twin = family.twin(name)
+        assert twin is None or twin in families.find("nha").NAMES
+        if twin is not None and name in HERE:
+            ours, theirs = (sum(p.numel() for p in tiny(each)[1].parameters()) for each in (name, twin))
+            assert ours == theirs
         assert {"build", "backend", "state_bytes", "filled_cache", "cache_bytes", "CACHE"} <= set(vars(family))
 
 

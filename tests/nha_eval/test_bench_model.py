@@ -158,6 +158,11 @@ def test_a_row_of_each_phase():
     assert prefill["state_bytes"] == prefill["state_bytes_held"] == made.state_bytes(1, 24)
     assert decode["state_bytes"] == decode["state_bytes_held"] == made.state_bytes(1, 24)
     assert train["state_bytes"] is None and train["state_bytes_held"] is None and train["checkpointing"] is False
+    # What a token needs: six FLOPs a weight of a matrix, and what its query meets, a window of 16 and 16 slots it also writes.
+    matrices = sum(p.numel() for name, p in made.named_parameters() if "norm" not in name and "embed" not in name)
+    met = 2 * 3 * 4 * (16 + 2 * 16) * made.config.hidden_size
+    assert train["tflops"] * 1e12 / train["tokens_per_s"] == pytest.approx(6 * matrices + met, rel=1e-3)
+    assert "tflops" not in prefill and "tflops" not in decode
     made.set_window(5)
     assert share["state_bytes_held"] == made.state_bytes(1, 40)
     weights = 4 * (prefill["parameters"] - made.model.embed_tokens.weight.numel())

@@ -245,6 +245,11 @@ def test_the_table_says_how_many_times_faster(capsys):
     rows[3] |= {"status": "oom", "reason": "out of memory"}
     longest = next(row for row in rows if row["phase"] == "decode" and row["model"] == "nha")
     rows.append({**longest, "length_asked": "longest", "length": "1048576", "note": "no longer one is tried"})
+    for row in rows:
+        row["tflops"] = "200.0" if row["phase"] == "train" and row["model"] == "nha" else ""
+    rows.append(
+        {**dict.fromkeys(MODEL.columns, ""), "model": "matmul", "phase": "ceiling", "dtype": "bfloat16", "tflops": "800"}
+    )
     model_table.show(rows)
     out = capsys.readouterr().out
     lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines() if line.strip()]
@@ -254,6 +259,7 @@ def test_the_table_says_how_many_times_faster(capsys):
     assert prefill["nha", "64"] == ["8.00 0.5x", "32.0 2.00x", "128 8.00x", "512", "~4,096", "99.0"]
     assert ["nha", "64", "8.00 0.5x", "32.0 2.00x", "128 8.00x", "512 32.0x", ">= 1,048,576", "~4,096", "50%", "99.0"] in lines
     assert ["nha", "64", "125,000 (40) 0.5x", "31,250 (40) 2.00x", "7,812 (40) 8.00x", "1,953 (40) 32.0x"] in lines
+    assert ["nha", "64", "125,000 (25%)", "31,250 (25%)"] in lines and ["transformer++", "full", "250,000", "15,625"] in lines
     assert "transformer++, prefill: oom: out of memory" in out
 
 

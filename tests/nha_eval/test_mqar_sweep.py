@@ -7,14 +7,15 @@ import signal
 
 import pytest
 import yaml
-from test_mqar_training import SMALL, cell_of, spec_of
+from test_mqar_training import SMALL, spec_of
 
 from nha_eval import cli
 from nha_eval.plots import draw
 from nha_eval.spec import spec_names
+from nha_eval.training import workers
 from nha_eval.training.finding import SPECS, read_training_spec
 from nha_eval.training.mqar import sweep as sweeping
-from nha_eval.training.mqar.cells import choose_rates, rate_cells, seed_cells, shapes
+from nha_eval.training.mqar.cells import choose_rates, first_cells, rates_of, seeds_of, shapes
 from nha_eval.training.mqar.estimate import sequences_of, trainings
 from nha_eval.training.mqar.sweep import sweep
 
@@ -45,7 +46,9 @@ def test_rates_are_chosen_on_selection_and_seeds_are_tested(tmp_path, monkeypatc
     spec = spec_of(**TWO, seeds=[1, 2, 3], rate_seed=7)
     table = rows(sweep(spec, tmp_path / "run"))
     assert trainings(spec, 3) == len(met) == 3 * (2 + 3)
-    tried, reported = met[:6], met[6:]
+    # Model by model: a sweep that is broken off has whole models.
+    assert [cell.tested for cell in met] == 3 * [False, False, True, True, True]
+    tried, reported = ([cell for cell in met if cell.tested == tested] for tested in (False, True))
     assert {cell.seed for cell in tried} == {7} and not any(cell.tested for cell in tried)
     assert [(cell.seed, cell.rate, cell.tested) for cell in reported] == [
         (seed, 1e-2, True) for _ in range(3) for seed in (1, 2, 3)
@@ -61,14 +64,15 @@ def test_rates_are_chosen_on_selection_and_seeds_are_tested(tmp_path, monkeypatc
 
 def test_of_equal_rates_the_faster_then_the_lower_is_chosen():
     spec = spec_of(models=TWO["models"][1:], rates=[1e-3, 1e-2, 1e-1, 1.0])
-    cells = rate_cells(spec)
+    (model,) = first_cells(spec)
+    cells = rates_of(spec, model)
     ok = {"status": "ok", "selection": 0.9, "steps": 500}
     found = {0: ok, 1: {**ok, "steps": 300}, 2: {**ok, "steps": 300}, 3: {"status": "error", "reason": "diverged"}}
     assert choose_rates(cells, found) == {("near", 0): 1e-2}
     assert choose_rates(cells, {**found, 0: {**ok, "selection": 0.91}}) == {("near", 0): 1e-3}
     failed = {place: {"status": "oom", "reason": ""} for place in range(4)}
     assert choose_rates(cells, failed) == {("near", 0): 1e-3}
-    assert [cell.rate for cell in seed_cells(spec, {("near", 0): 1e-1})] == [1e-1]
+    assert [(cell.rate, cell.seed, cell.tested) for cell in seeds_of(spec, model, 1e-1)] == [(1e-1, 1, True)]
 
 
 def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_done(tmp_path, monkeypatch):
@@ -94,7 +98,7 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_done(tmp_path, monke
     before = table.read_text()
     assert sweep(spec, tmp_path / "run").read_text() == before
     # But for one whose process was killed.
-    cut.write_text(json.dumps({"status": "error", "reason": sweeping.KILLED, "rows": [], "seconds": 0.0}))
+    cut.write_text(json.dumps({"status": "error", "reason": workers.KILLED, "rows": [], "seconds": 0.0, "again": True}))
     monkeypatch.setattr(sweeping, "train_cell", fake)
     assert sweep(spec, tmp_path / "run").read_text() == before and json.loads(cut.read_text())["status"] == "ok"
 
@@ -108,20 +112,38 @@ def test_workers_do_as_one_process_does(tmp_path):
     assert draw("state-recall", one.parent, tmp_path / "plot.svg").exists()
 
 
-def _dying(spec, cell, folder):
-    if cell.shape.slots == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return fake(spec, cell, folder)
+def _failing(spec, cells, places):
+    if cells[0].shape.slots == 2:
+        raise RuntimeError("no such kernel")
+    return [fake(spec, cell, place) for cell, place in zip(cells, places, strict=True)]
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_its_own_training_alone(monkeypatch):
-    spec = spec_of(**TWO)
-    cells = [cell_of(spec, number) for number in (0, 1, 2, 1)]
-    monkeypatch.setattr(sweeping, "train_cell", _dying)
-    found = dict(sweeping._results(spec, [(i, cell, "nowhere") for i, cell in enumerate(cells)], 2))
-    assert [found[i]["status"] for i in range(4)] == ["error", "ok", "ok", "ok"]
-    assert found[0]["reason"] == sweeping.KILLED
+def test_a_model_that_fails_costs_no_other_and_is_tried_again(tmp_path, monkeypatch):
+    spec = spec_of(**{**TWO, "rates": [1e-3]})
+    monkeypatch.setattr(sweeping, "train_unit", _failing)
+    tests = [row for row in rows(sweep(spec, tmp_path / "run", workers=2)) if row["split"] == "test"]
+    assert [(row["slots"], row["status"]) for row in tests] == [("2", "error"), ("4", "ok"), ("", "ok")]
+    assert tests[0]["reason"] == "RuntimeError: no such kernel"
+    monkeypatch.undo()
+    monkeypatch.setattr(sweeping, "train_cell", fake)
+    tests = [row for row in rows(sweep(spec, tmp_path / "run")) if row["split"] == "test"]
+    assert [row["status"] for row in tests] == ["ok"] * 3
+
+
+def _dying(spec, cells, places):
+    if cells[0].shape.slots == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [fake(spec, cell, place) for cell, place in zip(cells, places, strict=True)]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_its_own_training_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeping, "train_unit", _dying)
+    table = rows(sweep(spec_of(**{**TWO, "rates": [1e-3]}), tmp_path / "run", workers=2))
+    tests = [row for row in table if row["split"] == "test"]
+    assert [(row["slots"], row["status"]) for row in tests] == [("2", "error"), ("4", "ok"), ("", "ok")]
+    assert tests[0]["reason"] == workers.KILLED
 
 
 def test_a_training_without_figures_is_a_row_that_says_why(tmp_path, monkeypatch):
@@ -134,7 +156,7 @@ def test_a_training_without_figures_is_a_row_that_says_why(tmp_path, monkeypatch
 
 
 def test_shipped_specs_are_the_published_settings(capsys):
-    assert {"mqar-quick", "mqar-zoology", "mqar-based"} <= set(spec_names(SPECS))
+    assert {"mqar-quick", "mqar-minutes", "mqar-zoology", "mqar-based"} <= set(spec_names(SPECS))
     _, zoology = read_training_spec("mqar-zoology", {})
     assert [(kind.length, kind.pairs) for task in zoology.tasks for kind in task.train] == [
         (64, 4),
@@ -145,14 +167,17 @@ def test_shipped_specs_are_the_published_settings(capsys):
     assert [round(rate / 1e-4, 1) for rate in zoology.rates] == [1.0, 4.6, 21.5, 100.0]
     _, based = read_training_spec("mqar-based", {})
     assert [sequences // (32 * 256) for *_, sequences in sequences_of(based, based.tasks[0])] == [390, 78, 78, 78, 78]
-    for spec in (zoology, based):
-        mixers = {shape.mixer for shape in shapes(spec)}
+    _, minutes = read_training_spec("mqar-minutes", {})
+    for spec in (zoology, based, minutes):
+        mixers = {shape.mixer for shape in shapes(spec)} - {"nha-h"}
         assert mixers == {"transformer++", "swa", "gsa", "gla", "gated-deltanet", "mamba2", "nha", "nha-2026", "gsa-h", "gdn-h"}
-        assert len(spec.seeds) >= 3 and spec.vocabulary == 8192
+        assert len(spec.seeds) >= 3 and spec.vocabulary == (1024 if spec is minutes else 8192)
     assert cli.run(["train", "mqar-quick", "--dry-run"]) == 0
     out = capsys.readouterr().out
     # Two rates on one seed and two seeds, of each of five models.
     assert "mqar-quick: 20 trainings of 5 models" in out and "transformer++ d=64 heads=2" in out
+    # Of 12,800 sequences by 16.
+    assert "in all: 16,000 steps, " in out
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,30 @@
 """MQAR trainings: NHA learns it where a sliding window cannot, a broken one ends as an unbroken one; their data and models."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from kernels import sliding_window
+from kernels.nha import op
+from kernels.standing import auto_backend
 from models.presets import pattern_names
 from nha_eval.errors import MachineError
 from nha_eval.training import trainer
-from nha_eval.training.mqar.cells import Cell, shapes
-from nha_eval.training.mqar.data import Batches, split_of
-from nha_eval.training.mqar.spec import make_mqar_spec
+from nha_eval.training.finding import read_training_spec
+from nha_eval.training.mqar import together
+from nha_eval.training.mqar.cells import Cell, first_cells, shapes
+from nha_eval.training.mqar.data import Batches, split_of, split_on
+from nha_eval.training.mqar.spec import Asked, make_mqar_spec
+from nha_eval.training.mqar.together import train_together
 from nha_eval.training.mqar.training import Recall, build, measured_rows, train_cell
 from nha_eval.training.trainer import StepTrainer
 from tasks.synthetic.mqar import NOT_ASKED, mqar, split_rng
 
+CPU = torch.device("cpu")
 SMALL = {
     "tasks": [{"name": "near", "train": [{"length": 16, "pairs": 2, "examples": 64}]}],
     "models": [{"mixer": "nha", "windows": [4], "slots": [4]}],
@@ -123,19 +132,15 @@ def test_every_mixer_can_be_trained_and_is_measured_right(mixer):
     moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h") else {}
     spec = spec_of(models=[{"mixer": mixer, "heads": [4], **moved}])
     objective = Recall(build(spec, cell_of(spec)))
-    parts = split_of(spec, "selection", spec.tasks[0].asked[0], 50)
+    parts = split_on(CPU, spec, "selection", spec.tasks[0].asked[0], 50)
     inputs, labels = mqar(split_rng(0, "selection", 16, 2), 50, length=16, pairs=2, vocabulary=16)
     ids, asked = torch.from_numpy(inputs).long(), torch.from_numpy(labels != NOT_ASKED)
     with torch.no_grad():
         logits = objective.model(ids, use_cache=False).logits[asked]
     answers = torch.from_numpy(labels).long()[asked]
     wanted = (logits.argmax(-1) == answers).float().mean().item()
-    assert objective.accuracy(parts, torch.device("cpu"), torch.float32) == pytest.approx(wanted)
-    batch = {
-        name: torch.from_numpy(part.astype(np.int64))
-        for name, part in zip(("input_ids", "places", "answers"), parts, strict=True)
-    }
-    loss = objective(**batch)
+    assert objective.accuracy(parts, torch.float32) == pytest.approx(wanted)
+    loss = objective(**{name: part.long() for name, part in parts.items()})
     picked = torch.log_softmax(logits.double(), -1)[torch.arange(len(answers)), answers]
     assert loss.item() == pytest.approx(-picked.mean().item(), rel=1e-4)
     loss.backward()
@@ -163,7 +168,7 @@ def test_other_windows_are_tested_and_the_own_one_comes_back():
     spec = spec_of(models=[{"mixer": "nha", "windows": [4], "slots": [4], "test_windows": [2, "full"]}])
     cell = cell_of(spec)
     objective = Recall(build(spec, cell))
-    rows = measured_rows(spec, cell, objective, torch.device("cpu"), torch.float32)
+    rows = measured_rows(spec, cell, objective, torch.float32)
     assert [(row["window"], row["split"]) for row in rows] == [
         (window, split) for window in ("own", 2, "full") for split in ("selection", "test")
     ]
@@ -171,8 +176,8 @@ def test_other_windows_are_tested_and_the_own_one_comes_back():
     # Keys and values of 64 dimensions, of slots and window, in two layers.
     assert [row["state_elements"] for row in rows[::2]] == [2 * 2 * 64 * held for held in (4 + 4, 4 + 2, 16)]
     objective.model.set_window(2)
-    parts = split_of(spec, "test", spec.tasks[0].asked[0], 60)
-    assert rows[3]["accuracy"] == objective.accuracy(parts, torch.device("cpu"), torch.float32)
+    parts = split_on(CPU, spec, "test", spec.tasks[0].asked[0], 60)
+    assert rows[3]["accuracy"] == objective.accuracy(parts, torch.float32)
 
 
 def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
@@ -193,3 +198,152 @@ def test_a_full_disk_is_no_result(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "write_atomic", full)
     with pytest.raises(MachineError, match="no space left"):
         train_cell(spec, cell_of(spec), tmp_path / "cell")
+
+
+def model_of(mixer):
+    moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h", "sum") else {}
+    few = {"slots": [8]} if mixer in ("nha", "sum") else {}
+    return {**({"mixer": "nha", "fusion": ["sum"]} if mixer == "sum" else {"mixer": mixer}), **moved, **few}
+
+
+TWO_KINDS = {
+    "tasks": [
+        {
+            "name": "two",
+            "train": [{"length": 16, "pairs": 2, "examples": 64}, {"length": 24, "pairs": 4, "examples": 32}],
+        }
+    ],
+    "rates": [3e-3, 1e-2],
+    "select_every": 5,
+    "warmup": 0.2,
+}
+
+
+@pytest.mark.parametrize(("mixer", "dtype"), [("nha", "float32"), ("nha", "bfloat16"), ("gla", "float32")])
+def test_side_by_side_is_as_one_by_one(tmp_path, mixer, dtype):
+    """The same steps as of Transformers' Trainer: losses, accuracies on the way and at the end, of every training."""
+    spec = spec_of(models=[model_of(mixer)], **TWO_KINDS, dtype=dtype)
+    kind, rough = (torch.float32, 1e-3) if dtype == "float32" else (torch.bfloat16, 1e-2)
+    cells = [cell_of(spec, rate=rate, seed=seed) for rate, seed in ((3e-3, 1), (1e-2, 2))]
+    records = train_together(spec, cells, CPU, kind)
+    for cell, own in zip(cells, records, strict=True):
+        wanted = train_cell(spec, cell, tmp_path / "cell")
+        assert [step for step, _ in own["losses"]] == [step for step, _ in wanted["losses"]] == list(range(1, 13))
+        assert [loss for _, loss in own["losses"]] == pytest.approx([loss for _, loss in wanted["losses"]], rel=rough)
+        assert [step for step, _ in own["history"]] == [5, 10, 12] and own["steps"] == 12
+        for mine, theirs in zip(own["rows"], wanted["rows"], strict=True):
+            assert mine == {**theirs, "accuracy": pytest.approx(theirs["accuracy"], abs=30 * rough)}
+        assert not own["graph"] and own["backend"] == wanted["backend"] == "chunked"
+
+
+def test_of_those_side_by_side_each_stops_by_itself(monkeypatch):
+    spec = spec_of(**TWO_KINDS, stop_at=1.0)
+    cells = [cell_of(spec, rate=rate, seed=seed) for rate, seed in ((3e-3, 1), (1e-2, 2), (1e-2, 3))]
+    found = {1: [0.5, 1.0], 2: [0.5, 0.6, 0.7], 3: [0.1]}
+    asked = []
+    monkeypatch.setattr(
+        together, "selection_accuracy", lambda spec, cell, *_: asked.append(cell.seed) or found[cell.seed].pop(0)
+    )
+    built = build
+
+    def breaking(spec, cell):
+        model = built(spec, cell)
+        if cell.seed == 3:
+            with torch.no_grad():
+                model.model.norm.weight.fill_(torch.nan)
+        return model
+
+    monkeypatch.setattr(together, "build", breaking)
+    first, second, third = train_together(spec, cells, CPU, torch.float32)
+    assert (first["steps"], first["stopped_early"], second["steps"], second["stopped_early"]) == (10, True, 12, False)
+    assert asked == [1, 2, 1, 2, 2] and [len(record["losses"]) for record in (first, second)] == [10, 12]
+    assert third["status"] == "error" and third["reason"].startswith("Diverged: the loss is no finite number at step 1")
+
+
+def test_what_goes_out_of_memory_together_is_trained_alone(monkeypatch):
+    spec = spec_of(epochs=1)
+    cells = [cell_of(spec, seed=seed) for seed in (1, 2)]
+    whole, met = together._together, []
+
+    def crowded(spec, cells, *more):
+        met.append([cell.seed for cell in cells])
+        if len(cells) > 1 or cells[0].seed == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(spec, cells, *more)
+
+    monkeypatch.setattr(together, "_together", crowded)
+    one, two = train_together(spec, cells, CPU, torch.float32)
+    assert met == [[1, 2], [1], [2]] and one["status"] == "ok" and two["status"] == "oom" and two["rows"] == []
+
+
+@pytest.mark.parametrize("mixer", [*pattern_names(), "sum"])
+def test_a_step_on_a_gpu_reads_nothing_on_the_host(monkeypatch, mixer):
+    """What a CUDA graph cannot hold: fake tensors have no values that could be read. They lie on the CPU here, where values are
+    looked at that are not on a GPU, and slots and windows run on `chunked`."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for module in (op, sliding_window):
+        monkeypatch.setattr(module, "resolve_backend", lambda *_: "triton")
+    spec = spec_of(models=[model_of(mixer)])
+    cell = cell_of(spec)
+    objective = Recall(build(spec, cell))
+    with FakeTensorMode(allow_non_fake_inputs=True), together.forms_of([cell]):
+        asked = torch.zeros(4, 2, dtype=torch.long)
+        loss = objective(torch.zeros(4, 80, dtype=torch.long), asked, asked)
+        loss.backward()
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("mixer", "dtype"), [*((name, "bfloat16") for name in [*pattern_names(), "sum"]), ("nha", "float32"), ("gla", "float32")]
+)
+def test_graphs_train_as_python_does(monkeypatch, mixer, dtype):
+    """The same losses and accuracies from replays of CUDA graphs as from the same steps called one by one."""
+    spec = spec_of(models=[model_of(mixer)], **TWO_KINDS, device="cuda", dtype=dtype)
+    cells = [cell_of(spec, rate=rate, seed=seed) for rate, seed in ((3e-3, 1), (1e-2, 2))]
+    device = torch.device("cuda", 0)
+    kind = getattr(torch, dtype)
+    graphs = train_together(spec, cells, device, kind)
+    monkeypatch.setattr(together.Side, "_captured", lambda self: (_ for _ in ()).throw(RuntimeError("not captured")))
+    eager = train_together(spec, cells, device, kind)
+    for one, other in zip(graphs, eager, strict=True):
+        assert one["graph"] and not other["graph"] and "not captured" in other["called_from_python"]
+        assert [loss for _, loss in one["losses"]] == pytest.approx([loss for _, loss in other["losses"]], rel=1e-2)
+        assert [step for step, _ in one["losses"]] == [step for step, _ in other["losses"]]
+        assert one["selection"] == pytest.approx(other["selection"], abs=0.05)
+
+
+def operators():
+    """The models of the sweep of minutes whose operator is this project's own on a GPU."""
+    _, spec = read_training_spec("mqar-minutes", {})
+    return [
+        pytest.param(spec, cell, id=cell.shape.label.replace(" ", "-"))
+        for cell in first_cells(spec)
+        if cell.shape.mixer in ("nha", "nha-2026", "gsa", "swa")
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("spec", "cell"), operators())
+def test_kernels_are_right_at_the_shapes_of_the_sweep(spec, cell):
+    """Gradients of all weights in bf16 against the plain form in fp32; of plain bf16 they are within 0.07 on a CPU."""
+    device = torch.device("cuda", 0)
+    objective = Recall(build(spec, cell)).to(device)
+    with torch.no_grad():
+        for name, p in objective.named_parameters():
+            # Where all logits are near 0, whom a query meets would hardly matter.
+            p.mul_(5 if "proj" in name else 1)
+    for length, pairs in ((64, 16), (256, 64)):
+        parts = split_on(device, spec, "selection", Asked(length=length, pairs=pairs), 16)
+        found = {}
+        for form, dtype in (("auto", torch.bfloat16), ("chunked", torch.float32)):
+            objective.zero_grad()
+            with nullcontext() if form == "auto" else auto_backend(form), torch.autocast("cuda", dtype, dtype != torch.float32):
+                objective(**{name: part.long() for name, part in parts.items()}).backward()
+            found[form] = {name: p.grad.clone() for name, p in objective.named_parameters()}
+        for name, wanted in found["chunked"].items():
+            error = (found["auto"][name] - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
+            assert error < 0.1, (length, name)

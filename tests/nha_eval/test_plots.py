@@ -405,3 +405,19 @@ def test_ticks_of_a_length_axis_do_not_collide(powers):
     for one in axes:
         boxes = [label.get_window_extent() for label in one.get_xticklabels()]
         assert boxes and all(left.x1 < right.x0 for left, right in pairwise(sorted(boxes, key=lambda box: box.x0)))
+
+
+def test_options_of_a_mixer_are_sizes_of_one_curve():
+    rows = [
+        recalled("mamba2", value, variant=f"state_size={size}", size=256 * size, window="none", slots="", split=split)
+        for size, value in ((16, 0.4), (64, 0.8))
+        for split in ("test", "selection")
+    ]
+    state, pairs = (figure(kind, frames(None, None, None, rows)) for kind in ("state-recall", "mqar-pairs"))
+    (curve,) = lines(state.axes[0]).values()
+    assert curve[1].tolist() == [0.4, 0.8] and curve[0].tolist() == [4.0, 16.0]
+    assert [text.get_text() for text in pairs.legends[0].get_texts()] == ["mamba2 d=64 state_size=64"]
+    # And of the same colour beside others.
+    beside = figure("mqar-pairs", frames(None, None, None, [*full_mqar(), *rows]))
+    drawn = [bars for picture in (state, pairs, beside) for bars in picture.axes[0].containers if bars.get_label() == "mamba2"]
+    assert len(drawn) == 3 and len({bars.lines[0].get_color() for bars in drawn}) == 1

@@ -8,6 +8,7 @@
     set_window(model, tokens)             for those whose window can be set; and, for settings of windows by name,
     set_windows(model, layers)            tokens a layer, None for full and for a mixer without a window
     least_windows(name, size)             a layer's least window in tokens, None where its mixer has none
+    twin(name)                            the pattern of `models.presets` whose weights and arithmetic are its own, or None
     backend(model)                        what it runs on as it is now
     state_bytes(model, batch, length)     bytes of its cache after `length` tokens by its own count, or None where it has none
     filled_cache(model, batch, length, draw)   a cache as `length` tokens leave it, of random content, which a token decoded

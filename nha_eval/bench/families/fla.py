@@ -26,6 +26,10 @@ def window(name: str) -> str | int:
     return "none"
 
 
+def twin(name: str) -> str | None:
+    return None if name == "fla-mamba2" else name.removeprefix("fla-")
+
+
 def refusal(name: str, device: torch.device) -> str | None:
     if device.type != "cuda":
         return "flash-linear-attention's models want a CUDA device"

@@ -21,6 +21,10 @@ def window(name: str) -> str | int:
     return "full"
 
 
+def twin(name: str) -> str:
+    return "transformer++"
+
+
 def refusal(name: str, device: torch.device) -> str | None:
     return None
 

@@ -28,6 +28,10 @@ def window(name: str) -> str | int:
     return "full" if mixer_class(mixer).has_window else "none"
 
 
+def twin(name: str) -> str:
+    return name
+
+
 def refusal(name: str, device: torch.device) -> str | None:
     return None
 

@@ -1,6 +1,6 @@
 """The trainings of an MQAR sweep: which there are, what model each has, and what it is called.
 
-[cell for cell in rate_cells(spec)]; seed_cells(spec, {("near", 0): 3e-3, ...})
+[cell for model in first_cells(spec) for cell in rates_of(spec, model)]; seeds_of(spec, model, 3e-3)
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -158,29 +158,20 @@ def _check_mixers(config: NHAConfig) -> None:
             mixer_class(mixer)(config, layer)
 
 
-def rate_cells(spec: MqarSpec) -> list[Cell]:
-    """The trainings that choose the rate; none where there is one rate."""
-    if len(spec.rates) == 1:
-        return []
-    found = shapes(spec)
-    return [
-        Cell(task, number, shape, rate, spec.rate_seed, False)
-        for task in spec.tasks
-        for number, shape in enumerate(found)
-        for rate in spec.rates
-    ]
+def first_cells(spec: MqarSpec) -> list[Cell]:
+    """Every model of every task, tasks first: at the first rate, on the seed that chooses it."""
+    found = list(enumerate(shapes(spec)))
+    return [Cell(task, number, shape, spec.rates[0], spec.rate_seed, False) for task in spec.tasks for number, shape in found]
 
 
-def seed_cells(spec: MqarSpec, chosen: dict[tuple[str, int], float]) -> list[Cell]:
-    """The trainings that are reported. chosen: the rate by (task's name, number of the shape)."""
-    found = shapes(spec)
-    return [
-        Cell(task, number, shape, chosen[task.name, number], seed, True)
-        for task in spec.tasks
-        for number, shape in enumerate(found)
-        for seed in spec.seeds
-        if (task.name, number) in chosen
-    ]
+def rates_of(spec: MqarSpec, model: Cell) -> list[Cell]:
+    """The trainings that choose a model's rate; none where there is one rate."""
+    return [replace(model, rate=rate) for rate in spec.rates] if len(spec.rates) > 1 else []
+
+
+def seeds_of(spec: MqarSpec, model: Cell, rate: float) -> list[Cell]:
+    """The trainings that are reported of a model."""
+    return [replace(model, rate=rate, seed=seed, tested=True) for seed in spec.seeds]
 
 
 def choose_rates(cells: list[Cell], records: dict[int, dict[str, Any]]) -> dict[tuple[str, int], float]:

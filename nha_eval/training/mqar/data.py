@@ -6,6 +6,7 @@ data = Batches(spec, task, seed=1); data.steps, data[0]
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,12 +40,23 @@ def split_of(spec: MqarSpec, split: str, kind, examples: int) -> tuple[np.ndarra
     return sequences(split, examples, kind.length, kind.pairs, *settings)
 
 
+NAMES = "input_ids", "places", "answers"
+
+
 def tensors(parts: tuple[np.ndarray, ...]) -> dict[str, Tensor]:
     """A batch as `Recall` takes it."""
-    return {
-        name: torch.from_numpy(part.astype(np.int64))
-        for name, part in zip(("input_ids", "places", "answers"), parts, strict=True)
-    }
+    return {name: torch.from_numpy(part.astype(np.int64)) for name, part in zip(NAMES, parts, strict=True)}
+
+
+def split_on(device: torch.device, spec: MqarSpec, split: str, kind, examples: int) -> dict[str, Tensor]:
+    """`split_of` on a device, by the names that `Recall` takes; in as few bits, so that `long` makes a batch of a part."""
+    settings = spec.vocabulary, spec.power, spec.random_filler, spec.data_seed
+    return _on(device, split, examples, kind.length, kind.pairs, *settings)
+
+
+@lru_cache(maxsize=32)
+def _on(device: torch.device, *settings: Any) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(part).to(device) for name, part in zip(NAMES, sequences(*settings), strict=True)}
 
 
 class Batches(Dataset):
@@ -71,6 +83,11 @@ class Batches(Dataset):
         kind, rows = self._epoch(step // self.of_epoch)[step % self.of_epoch]
         chosen = rows[[i % self.batch for i in indices]]
         return tensors(tuple(part[chosen] for part in self.kinds[kind]))
+
+    def order(self) -> tuple[list[int], np.ndarray]:
+        """(the kind of each step's batch [steps], its rows [steps, batch] int32) of the whole training."""
+        every = [batch for epoch in range(self.steps // self.of_epoch) for batch in self._epoch(epoch)]
+        return [kind for kind, _ in every], np.stack([rows for _, rows in every]).astype(np.int32)
 
     def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """(kind, its rows [batch]) of each step."""

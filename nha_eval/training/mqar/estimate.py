@@ -48,10 +48,13 @@ def show_sweep(name: str, spec: MqarSpec, console: Console | None = None) -> Non
         f"rates and {len(spec.seeds)} seeds",
         markup=False,
     )
+    each = trainings(spec, 1) // len(spec.tasks)
+    total_steps, total_flops = 0, 0.0
     for task in spec.tasks:
         kinds = sequences_of(spec, task)
         steps = sum(sequences for *_, sequences in kinds) // spec.batch
         tokens = sum(length * sequences for length, _, sequences in kinds)
+        total_steps += each * len(found) * steps
         console.print(f"task {task.name}: {steps:,} steps, {tokens:,} tokens a training", markup=False)
     for shape in found:
         config = mqar_config(spec, shape, longest)
@@ -59,6 +62,7 @@ def show_sweep(name: str, spec: MqarSpec, console: Console | None = None) -> Non
             model = NHAForCausalLM(config)
         counts = {key: p.numel() for key, p in model.named_parameters()}
         flops = [training_flops(spec, task, config, counts) for task in spec.tasks]
+        total_flops += each * sum(flops)
         span = f"{min(flops):.3g}" if len(flops) == 1 else f"{min(flops):.3g} to {max(flops):.3g}"
         state, size = model.state_elements(longest), model.state_bytes(1, longest)
         console.print(
@@ -66,3 +70,4 @@ def show_sweep(name: str, spec: MqarSpec, console: Console | None = None) -> Non
             f"{state:,} elements, {size:,} bytes",
             markup=False,
         )
+    console.print(f"in all: {total_steps:,} steps, {total_flops:.3g} FLOPs, unless trainings stop early", markup=False)

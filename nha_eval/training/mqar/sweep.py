@@ -1,10 +1,11 @@
-"""The sweep of an MQAR spec: first the rates, on one seed and the selection split, then the seeds at the best rate.
+"""The sweep of an MQAR spec, model by model in the spec's order: its rates, on one seed and the selection split, then its seeds
+at the best rate.
 
     sweep(spec, Path("results/runs/train-mqar-quick"), workers=2)
 
 A finished training is one JSON file in `cells/`, written whole or not at all, and the table `mqar.csv` comes out of these
-files: the same command again goes on where it stopped. With several workers each is a process of its own; on a GPU they share
-it, as one small model leaves most of it idle.
+files, whenever the sweep ends: the same command again goes on where it stopped. With several workers each is a process of its
+own; on a GPU they share it, and each trains the rates of a model side by side, then its seeds (`together`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import csv
 import io
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,63 +27,119 @@ from nha_eval.bench.machine import resolve_device
 from nha_eval.journal import plain, write_atomic
 from nha_eval.progress import duration
 from nha_eval.training.folder import training_folder
-from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, mqar_config, rate_cells, seed_cells, shapes
+from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, first_cells, mqar_config, rates_of, seeds_of
+from nha_eval.training.mqar.claims import write_claims
+from nha_eval.training.mqar.estimate import trainings
 from nha_eval.training.mqar.spec import MqarSpec
+from nha_eval.training.mqar.together import PRECISION, train_together
 from nha_eval.training.mqar.training import train_cell
-from nha_eval.training.workers import KILLED, results
+from nha_eval.training.workers import Failed, Job, results
 
 COLUMNS = [
     *("task", "mixer", "variant", "window", "trained_window", "slots", "d_model", "heads", "state_elements", "state_bytes"),
-    *("length", "pairs", "rate", "seed", "split", "accuracy", "n", "steps", "seconds", "status", "reason"),
+    *("length", "pairs", "rate", "seed", "split", "accuracy", "n", "steps", "seconds", "backend", "status", "reason"),
 ]
 
 
 def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | None = None) -> Path:
     """Goes through the trainings that are left and returns the table's path. Raises UserError for what cannot be trained, and
-    MachineError where the disk is full; what was finished until then is kept.
+    MachineError where the disk is full; what was finished until then is kept, and stands in the table.
     """
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     device, dtype = resolve_device(spec.device, spec.dtype)
-    models = len(shapes(spec))
+    on_gpu = device.type == "cuda"
     with training_folder(folder, spec.settings()):
         about = {
             "command": environment.command_line(),
             **environment.describe(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name(),
+            "device": torch.cuda.get_device_name(device) if on_gpu else environment.cpu_name(),
             "dtype": str(dtype).removeprefix("torch."),
+            "products_of_fp32": PRECISION if on_gpu else "fp32",
             "workers": workers,
             "filler": "random tokens, keys among them" if spec.random_filler else "token 0",
         }
         write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
-        trying = rate_cells(spec)
-        found = _all(spec, trying, folder, workers, console, "rates")
-        if trying:
-            chosen = choose_rates(trying, dict(enumerate(found)))
-        else:
-            chosen = {(task.name, i): spec.rates[0] for task in spec.tasks for i in range(models)}
-        write_table(folder, spec, trying, found)
-        reported = seed_cells(spec, chosen)
-        found += _all(spec, reported, folder, workers, console, "seeds")
-        return write_table(folder, spec, [*trying, *reported], found)
+        # What lasts as long as a GPU's memory and cannot be kept in parts is trained side by side.
+        plan = Plan(spec, folder, side_by_side=on_gpu and spec.save_every is None)
+        try:
+            _train(plan, workers, console)
+        finally:
+            table = write_table(folder, spec, *plan.found())
+            write_claims(spec, table)
+        return table
 
 
-def _all(spec: MqarSpec, cells: list[Cell], folder: Path, workers: int, console: Console, phase: str) -> list[dict[str, Any]]:
-    """The records of the cells, in their order; those that are there already are taken."""
-    ids = [cell.id(spec) for cell in cells]
-    records = {i: record for i, name in enumerate(ids) if (record := _read(folder / "cells" / f"{name}.json")) is not None}
-    left = [i for i in range(len(cells)) if i not in records]
-    began, done = time.monotonic(), len(records)
-    if done:
-        console.print(f"{phase}: {done} of {len(cells)} trainings are done already", markup=False)
-    for i, record in _results(spec, [(i, cells[i], str(folder / "work" / ids[i])) for i in left], workers):
-        records[i] = plain(
-            {"id": ids[i], "label": cells[i].shape.label, "rate": cells[i].rate, "seed": cells[i].seed, **record}
-        )
-        write_atomic(folder / "cells" / f"{ids[i]}.json", json.dumps(records[i], indent=1) + "\n")
-        spent = (time.monotonic() - began) / (len(records) - done)
-        left_s = duration(spent * (len(cells) - len(records)))
-        console.print(f"{phase} {len(records)}/{len(cells)} {_told(cells[i], record)}, {left_s} left", markup=False)
-    return [records[i] for i in range(len(cells))]
+class Plan:
+    """What is left of a sweep, in units of trainings that one worker takes: a model's seeds come once its rates are known, and
+    before the next model's. side_by_side: units are all rates of a model, and all its seeds; else each training is one.
+    """
+
+    def __init__(self, spec: MqarSpec, folder: Path, side_by_side: bool):
+        self.spec, self.folder, self.side_by_side = spec, folder, side_by_side
+        self.models = first_cells(spec)
+        self.records: dict[str, dict[str, Any]] = {}
+        self.waiting: deque[Job] = deque()
+        self.total = trainings(spec, len(self.models) // len(spec.tasks))
+        for model in self.models:
+            self.waiting += self._units(rates_of(spec, model))
+            self.waiting += self._units(self._seeds(model))
+
+    def _units(self, cells: list[Cell]) -> list[Job]:
+        """Calls of `train_unit` for the cells that are not finished."""
+        for cell in cells:
+            record = _read(self.path(cell))
+            if record is not None:
+                self.records[cell.id(self.spec)] = record
+        left = [cell for cell in cells if not self.has(cell)]
+        units = ([left] if left else []) if self.side_by_side else [[cell] for cell in left]
+        places = [[str(self.folder / "work" / cell.id(self.spec)) for cell in unit] for unit in units]
+        return [Job((self.spec, unit, where)) for unit, where in zip(units, places, strict=True)]
+
+    def _seeds(self, model: Cell) -> list[Cell]:
+        """The trainings that are reported of a model; none as long as its rates are not all tried."""
+        rates = rates_of(self.spec, model)
+        if not all(map(self.has, rates)):
+            return []
+        found = {place: self.records[cell.id(self.spec)] for place, cell in enumerate(rates)}
+        rate = choose_rates(rates, found)[model.task.name, model.number] if rates else model.rate
+        return seeds_of(self.spec, model, rate)
+
+    def path(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.id(self.spec)}.json"
+
+    def has(self, cell: Cell) -> bool:
+        return cell.id(self.spec) in self.records
+
+    def done(self, cells: list[Cell], records: list[dict[str, Any]]) -> None:
+        """Keeps the records of a unit; where they were the last of a model's rates, its seeds are next."""
+        for cell, record in zip(cells, records, strict=True):
+            name = cell.id(self.spec)
+            about = {"id": name, "label": cell.shape.label, "rate": cell.rate, "seed": cell.seed}
+            self.records[name] = plain({**about, **record})
+            write_atomic(self.path(cell), json.dumps(self.records[name], indent=1) + "\n")
+        if not cells[0].tested:
+            (model,) = (one for one in self.models if (one.task.name, one.number) == (cells[0].task.name, cells[0].number))
+            self.waiting.extendleft(reversed(self._units(self._seeds(model))))
+
+    def found(self) -> tuple[list[Cell], list[dict[str, Any]]]:
+        """The finished trainings and their records, all rates before all seeds."""
+        cells = [cell for model in self.models for cell in rates_of(self.spec, model)]
+        cells += [cell for model in self.models for cell in self._seeds(model)]
+        cells = [cell for cell in cells if self.has(cell)]
+        return cells, [self.records[cell.id(self.spec)] for cell in cells]
+
+
+def _train(plan: Plan, workers: int, console: Console) -> None:
+    """All units that are left, told as they are done."""
+    began, before = time.monotonic(), len(plan.records)
+    if before:
+        console.print(f"{before} of {plan.total} trainings are done already", markup=False)
+    for cells, records in _results(plan, workers):
+        plan.done(cells, records)
+        spent = (time.monotonic() - began) / (len(plan.records) - before)
+        left = duration(spent * (plan.total - len(plan.records)))
+        for cell, record in zip(cells, records, strict=True):
+            console.print(f"{len(plan.records)}/{plan.total} {_told(cell, record)}, {left} left", markup=False)
 
 
 def _told(cell: Cell, record: dict[str, Any]) -> str:
@@ -90,20 +148,36 @@ def _told(cell: Cell, record: dict[str, Any]) -> str:
         return f"{what} {record['status']} ({record['reason']})"
     tested = [row["accuracy"] for row in record["rows"] if row["split"] == "test" and row["window"] == OWN]
     test = f", test {sum(tested) / len(tested):.3f}" if tested else ""
-    return f"{what} selection {record['selection']:.3f}{test} after {record['steps']:,} steps, {duration(record['seconds'])}"
+    why = record.get("called_from_python")
+    slow = f" (called from Python: {why})" if why else ""
+    took = f"{record['steps']:,} steps, {duration(record['seconds'])}{slow}"
+    return f"{what} selection {record['selection']:.3f}{test} after {took}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A finished record; None where there is none, or one of a training whose process was killed, which is tried again."""
+    """A finished record; None where there is none, or one of a failure that is no result, which is tried again."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return record if "rows" in record and record["status"] and record.get("reason") != KILLED else None
+        return record if "rows" in record and record["status"] and not record.get("again") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _results(spec: MqarSpec, jobs: list[tuple[int, Cell, str]], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    return results(train_cell, [(i, (spec, cell, Path(place))) for i, cell, place in jobs], workers)
+def train_unit(spec: MqarSpec, cells: list[Cell], places: list[str]) -> list[dict[str, Any]]:
+    """The records of a unit, in its order; places: where checkpoints of each may lie until it is done."""
+    if len(cells) == 1 and (spec.save_every is not None or resolve_device(spec.device, spec.dtype)[0].type == "cpu"):
+        return [train_cell(spec, cells[0], Path(places[0]))]
+    return train_together(spec, cells, *resolve_device(spec.device, spec.dtype))
+
+
+def _results(plan: Plan, workers: int) -> Iterator[tuple[list[Cell], list[dict[str, Any]]]]:
+    """(cells, records) of each unit as it is done, by one process or several."""
+    for job, records in results(train_unit, plan.waiting, workers):
+        _, cells, _ = job.arguments
+        if isinstance(records, Failed):
+            failure = {"status": records.status, "reason": records.reason, "again": records.again}
+            records = [{**failure, "rows": [], "seconds": 0.0} for _ in cells]
+        yield cells, records
 
 
 def write_table(folder: Path, spec: MqarSpec, cells: list[Cell], records: list[dict[str, Any]]) -> Path:
@@ -124,7 +198,7 @@ def write_table(folder: Path, spec: MqarSpec, cells: list[Cell], records: list[d
             "heads": cell.shape.heads,
             "rate": f"{cell.rate:.6g}",
             "seed": cell.seed,
-            **{key: record.get(key, "") for key in ("steps", "seconds", "status", "reason")},
+            **{key: record.get(key, "") for key in ("steps", "seconds", "backend", "status", "reason")},
         }
         for row in record["rows"] or [{"split": "test" if cell.tested else "selection"}]:
             given = {**row, "window": trained if row.get("window", OWN) == OWN else row["window"]}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from models.modeling import NHAForCausalLM
 from nha_eval.bench.machine import resolve_device
 from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.training.mqar.cells import OWN, Cell, mqar_config
-from nha_eval.training.mqar.data import Batches, split_of, tensors
+from nha_eval.training.mqar.data import Batches, split_on
 from nha_eval.training.mqar.spec import MqarSpec
 from nha_eval.training.trainer import Diverged, Steps, StepTrainer
 
 SELECTED = "selection_accuracy"
-EVALUATED = 256  # sequences at a time
+EVALUATED = 2**27  # logits at a time
 # The cross-entropy below which noise counts as no divergence, in nats.
 LEAST_LOSS = 1.0
 
@@ -50,18 +51,19 @@ class Recall(nn.Module):
         return loss if self.aux_loss is None else loss + self.config.aux_loss * self.aux_loss
 
     @torch.no_grad()
-    def accuracy(self, parts: tuple, device: torch.device, dtype: torch.dtype) -> float:
-        """The share of all queries of `sequences` whose likeliest token is the answer."""
+    def accuracy(self, parts: dict[str, Tensor], dtype: torch.dtype) -> float:
+        """The share of all queries of `data.split_on` whose likeliest token is the answer."""
         was_training = self.training
         self.eval()
-        right = torch.zeros((), dtype=torch.long, device=device)
-        for begin in range(0, len(parts[0]), EVALUATED):
-            batch = tensors(tuple(part[begin : begin + EVALUATED] for part in parts))
-            batch = {name: x.to(device) for name, x in batch.items()}
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        places = parts["places"]
+        right = torch.zeros((), dtype=torch.long, device=places.device)
+        rows = max(1, EVALUATED // (places.shape[1] * self.config.vocab_size))
+        for begin in range(0, len(places), rows):
+            batch = {name: x[begin : begin + rows].long() for name, x in parts.items()}
+            with torch.autocast(places.device.type, dtype, enabled=dtype != torch.float32):
                 right += (self.logits(batch["input_ids"], batch["places"]).argmax(-1) == batch["answers"]).sum()
         self.train(was_training)
-        return int(right) / parts[2].size
+        return int(right) / parts["answers"].numel()
 
 
 class _Select(TrainerCallback):
@@ -104,11 +106,6 @@ def _trained(spec: MqarSpec, cell: Cell, folder: Path) -> dict[str, Any]:
     model = build(spec, cell).to(device)
     objective = Recall(model)
     data = Batches(spec, cell.task, cell.seed)
-    selection = [split_of(spec, "selection", kind, spec.selection_examples) for kind in cell.task.asked]
-
-    def measure() -> float:
-        return sum(objective.accuracy(parts, device, dtype) for parts in selection) / len(selection)
-
     steps = Steps(
         count=data.steps,
         batch=spec.batch,
@@ -120,13 +117,14 @@ def _trained(spec: MqarSpec, cell: Cell, folder: Path) -> dict[str, Any]:
         clip=spec.clip,
         betas=(0.9, 0.999),
         save_every=spec.save_every,
-        log_every=max(1, min(50, data.steps // 10)),
+        log_every=log_every(data.steps),
         seed=cell.seed,
         device=str(device),
         dtype=dtype,
         least_loss=LEAST_LOSS,
     )
     trainer = StepTrainer(objective, steps, data, folder, collator=dict)
+    measure = partial(selection_accuracy, spec, cell, objective, dtype)
     trainer.add_callback(_Select(measure, spec.select_every or data.of_epoch, spec.stop_at))
     trainer.run()
     history = [(log["step"], log[SELECTED]) for log in trainer.state.log_history if SELECTED in log]
@@ -138,13 +136,25 @@ def _trained(spec: MqarSpec, cell: Cell, folder: Path) -> dict[str, Any]:
         "selection": history[-1][1],
         "history": history,
         "losses": [(log["step"], log["loss"]) for log in trainer.state.log_history if "loss" in log],
-        "rows": measured_rows(spec, cell, objective, device, dtype),
+        "backend": model.backend(),
+        "rows": measured_rows(spec, cell, objective, dtype),
     }
 
 
-def measured_rows(
-    spec: MqarSpec, cell: Cell, objective: Recall, device: torch.device, dtype: torch.dtype
-) -> list[dict[str, Any]]:
+def log_every(steps: int) -> int:
+    """Steps whose losses are one figure of the record, of so many in all."""
+    return max(1, min(50, steps // 10))
+
+
+def selection_accuracy(spec: MqarSpec, cell: Cell, objective: Recall, dtype: torch.dtype) -> float:
+    """The mean over the kinds that are asked, on the selection split."""
+    asked = cell.task.asked
+    device = objective.model.device
+    parts = (split_on(device, spec, "selection", kind, spec.selection_examples) for kind in asked)
+    return sum(objective.accuracy(part, dtype) for part in parts) / len(asked)
+
+
+def measured_rows(spec: MqarSpec, cell: Cell, objective: Recall, dtype: torch.dtype) -> list[dict[str, Any]]:
     """Accuracy a split, kind and window: the selection split, and the test split where the cell is tested."""
     model, rows = objective.model, []
     own = list(model.config.windows)
@@ -157,15 +167,15 @@ def measured_rows(
             model.set_window(None if window == "full" else int(window), layers=moved)
         for split, count in examples.items():
             for kind in cell.task.asked:
-                parts = split_of(spec, split, kind, count)
+                parts = split_on(model.device, spec, split, kind, count)
                 rows.append(
                     {
                         "split": split,
                         "length": kind.length,
                         "pairs": kind.pairs,
                         "window": window,
-                        "accuracy": objective.accuracy(parts, device, dtype),
-                        "n": parts[2].size,
+                        "accuracy": objective.accuracy(parts, dtype),
+                        "n": parts["answers"].numel(),
                         "state_elements": model.state_elements(cell.task.longest),
                         "state_bytes": model.state_bytes(1, cell.task.longest),
                     }

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from nha_eval.training.proxies.spec import ProxySpec
 from nha_eval.training.proxies.speed import timed
 from nha_eval.training.proxies.tables import write_tables
 from nha_eval.training.proxies.training import DATA, TOKENIZER, train_cell
-from nha_eval.training.workers import KILLED, results
+from nha_eval.training.workers import Failed, Job, results
 
 NOT_YET = {"status": "skipped", "reason": "not trained yet", "measured": [], "recall": []}
 
@@ -81,7 +83,11 @@ def _trained(
     began = time.monotonic()
     if before:
         console.print(f"{before} of {len(found)} trainings are done already", markup=False)
-    for i, record in results(train_cell, [(i, (spec, found[i], folder)) for i in left], workers):
+    jobs = {Job((spec, found[i], folder)): i for i in left}
+    for job, record in results(train_cell, deque(jobs), min(workers, max(1, len(jobs)))):
+        i = jobs[job]
+        if isinstance(record, Failed):
+            record = {**asdict(record), "rows": [], "seconds": 0.0}
         kept = plain({"model": found[i].model, "seed": found[i].seed, "measured": [], "recall": [], **record})
         write_atomic(paths[i], json.dumps(kept) + "\n")
         done += 1
@@ -122,6 +128,6 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _is_done(path: Path) -> bool:
-    """Whether there is a record; one of a training whose process was killed is tried again."""
+    """Whether there is a record, and not one of a failure that may go well another time."""
     record = _read(path)
-    return record is not None and record.get("reason") != KILLED
+    return record is not None and not record.get("again")
