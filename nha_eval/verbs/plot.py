@@ -4,13 +4,15 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py plot KIND results/runs/quickstart --out picture.svg[/bold] (`list` shows the kinds)"
 )
 
 
 def command(
-    kind: Annotated[str, typer.Argument(help="What to draw; `list` shows the kinds.")],
+    kind: Annotated[str, typer.Argument(help="What to draw; `list` shows the kinds.", autocompletion=completing.plots)],
     run: Annotated[str, typer.Argument(help="A run folder, or the name of one under results/runs.")],
     out: Annotated[str, typer.Option(metavar="PATH", help="Picture to write: .svg, .png or .pdf.")],
 ) -> int:
