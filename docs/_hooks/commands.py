@@ -34,7 +34,12 @@ def address(words: str) -> str:
 def page(words: str, command: Any, context: Any) -> str:
     """The page of one verb: usage, what it does, its examples, its arguments and options."""
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    parts = [f"# {PROGRAM} {words}", f"```text\n{usage}\n```", _text(command.help), _text(BOLD.sub(r"`\1`", command.epilog or ""))]
+    parts = [
+        f"# {PROGRAM} {words}",
+        f"```text\n{usage}\n```",
+        _text(command.help),
+        _text(BOLD.sub(r"`\1`", command.epilog or "")),
+    ]
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         records = [param.get_help_record(context) for param in command.params if param.param_type_name == kind]
         rows = [(_code(names), _cell(what)) for names, what in filter(None, records)]

@@ -1,5 +1,5 @@
-"""The results pages, read from results/reference when the site is built: what a README or a report there says, the tables of CSVs,
-and from environment.json what made them. No figure is copied by hand.
+"""The results pages, read from results/reference when the site is built: what a README or a report there says, the tables of
+CSVs, and from environment.json what made them. No figure is copied by hand.
 
 A result is a folder, or a CSV with its environment and picture beside it; a new one is found by being there.
 """
@@ -19,13 +19,18 @@ from nha_eval.bench import rows as bench
 ROOT = Path(__file__).parents[2]
 FOLDER = "results/reference"
 REFERENCE = ROOT / FOLDER
-BENCHES = {"bench-op": (bench.OP, "table"), "bench-model": (bench.MODEL, "model_table"), "bench-harness": (bench.HARNESS, "harness_table")}
+BENCHES = {
+    "bench-op": (bench.OP, "table"),
+    "bench-model": (bench.MODEL, "model_table"),
+    "bench-harness": (bench.HARNESS, "harness_table"),
+}
 VERSIONS = ("python", "torch", "transformers", "triton", "fla-core", "lm_eval")
 MOST_ROWS = 150  # of a table that is shown whole
 ABOUT = """# Results
 
-What was measured with this project's own commands, and lies in the repository under `results/reference`. Each page is made from the files there when
-this site is built: the tables from the CSVs, the rest from `environment.json`. [Read a report](../../how-to/read-a-report.md) says what the figures mean.
+What was measured with this project's own commands, and lies in the repository under `results/reference`. Each page is made
+from the files there when this site is built: the tables from the CSVs, the rest from `environment.json`.
+[Read a report](../../how-to/read-a-report.md) says what the figures mean.
 
 """
 
@@ -88,22 +93,25 @@ def page(result: Result) -> str:
 
 def made(result: Result) -> str:
     """What made a result, and its files."""
-    parts = ["## What made it"]
+    parts = ["## What made it"] if result.environments else []
     for path in result.environments:
         about = json.loads(path.read_text(encoding="utf-8"))
         if len(result.environments) > 1:
             parts.append(f"### {path.parent.name}")
         parts.append(f"```sh\n{about['command']}\n```")
         parts.append("\n".join(f"- {line}" for line in _facts(about)))
-    links = [f"- [{path.relative_to(REFERENCE)}]({_link(result, path)}) ({path.stat().st_size / 1000:,.0f} kB)" for path in result.files]
+    links = [
+        f"- [{path.relative_to(REFERENCE)}]({_link(result, path)}) ({path.stat().st_size / 1000:,.0f} kB)"
+        for path in result.files
+    ]
     return "\n\n".join([*parts, "## Files", "\n".join(links)]) + "\n"
 
 
 def _facts(about: dict[str, Any]) -> list[str]:
     versions = about.get("versions", {})
     named = [f"{name} {versions[name]}" for name in VERSIONS if versions.get(name)]
-    when = f"{_date(about)}, " if _date(about) else ""
-    return [f"{when}commit {_commit(about)}", _device(about), ", ".join(named)]
+    made = ", ".join(filter(None, (_date(about), f"commit {_commit(about)}" if _commit(about) else "")))
+    return [line for line in (made, _device(about), ", ".join(named)) if line]
 
 
 def _date(about: dict[str, Any]) -> str:
@@ -111,7 +119,8 @@ def _date(about: dict[str, Any]) -> str:
 
 
 def _commit(about: dict[str, Any]) -> str:
-    return f"{about['commit'][:7]}{', changed since' if about.get('dirty') else ''}"
+    commit = (about.get("commit") or "")[:7]
+    return f"{commit}, changed since" if commit and about.get("dirty") else commit
 
 
 def _device(about: dict[str, Any]) -> str:
@@ -120,7 +129,8 @@ def _device(about: dict[str, Any]) -> str:
         gpu = gpu.get("name")
     # Trainings name the device itself.
     named = about.get("device") or ""
-    return gpu or (named if " " in named else f"{about['cpu']}, {about['cores']} cores")
+    cpu = f"{about['cpu']}, {about['cores']} cores" if about.get("cpu") else ""
+    return gpu or (named if " " in named else cpu)
 
 
 def _link(result: Result, path: Path) -> str:
@@ -134,7 +144,9 @@ class _Collector:
         self.width, self.parts = 0, []
 
     def print(self, what: Any, **options: Any) -> None:
-        self.parts.append(_markdown(what) if isinstance(what, RichTable) else f"**{what}**" if "style" in options else str(what))
+        self.parts.append(
+            _markdown(what) if isinstance(what, RichTable) else f"**{what}**" if "style" in options else str(what)
+        )
 
 
 def _markdown(table: RichTable) -> str:
@@ -189,7 +201,7 @@ def _figure(text: str) -> str:
 def _overview() -> str:
     lines = []
     for result in results():
-        about = json.loads(result.environments[0].read_text(encoding="utf-8"))
+        about = json.loads(result.environments[0].read_text(encoding="utf-8")) if result.environments else {}
         link = f"[{result.title}]({Path(result.address).relative_to(FOLDER)})"
         lines.append([link, _device(about), _date(about), _commit(about)])
     return ABOUT + _table(["result", "machine", "date", "commit"], lines) + "\n"

@@ -65,6 +65,8 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
         if ADDRESS.match(target):
             return match[0]
         lies = in_site(posixpath.normpath(posixpath.join(posixpath.dirname(path), target)))
-        return f"{match['before']}{posixpath.relpath(lies, posixpath.dirname(uri) or '.')}{match['anchor'] or ''}{match['after']}"
+        return (
+            f"{match['before']}{posixpath.relpath(lies, posixpath.dirname(uri) or '.')}{match['anchor'] or ''}{match['after']}"
+        )
 
     return "".join(part if place % 2 else LINK.sub(turned, part) for place, part in enumerate(CODE.split(markdown)))

@@ -21,7 +21,7 @@ def command(
     spec: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SPEC.yaml]",
+            metavar="SPEC.yaml",
             help="A spec file, or the name of a shipped one (`list` shows them).",
             autocompletion=completing.evaluations,
         ),
