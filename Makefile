@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 BIN := .venv/bin
 EXTRAS := dev$(shell command -v nvidia-smi >/dev/null 2>&1 && echo ,gpu)
 
-.PHONY: help setup eval bench test test-slow faults lint
+.PHONY: help setup eval bench test test-slow docs faults lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,9 @@ test: setup ## the tests, in ten minutes on two cores
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --durations=10
+
+docs: setup ## the documentation as a site, into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 faults: setup ## kills, full disks and damaged files at random, into results/runs/faults/ (within an hour)
 	$(BIN)/python tests/faults/campaign.py --kills 100
