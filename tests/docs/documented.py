@@ -28,6 +28,14 @@ def spans(page: Path) -> Iterator[str]:
                 yield child.content
 
 
+def links(page: Path) -> Iterator[str]:
+    """Where links and pictures lead."""
+    for token in MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8")):
+        for child in token.children or ():
+            if child.type in ("link_open", "image"):
+                yield str(child.attrs.get("href") or child.attrs.get("src"))
+
+
 def lines(text: str) -> list[str]:
     """A shell's commands, lines that go on joined, without what stands behind #."""
     joined = re.sub(r"\\\n\s*", "", text)

@@ -6,7 +6,7 @@ import shlex
 import pytest
 import typer
 import yaml
-from documented import OWN, PAGES, PROGRAMS, ROOT, blocks, commands, one_way, spans
+from documented import OWN, PAGES, PROGRAMS, ROOT, blocks, commands, links, one_way, spans
 
 from nha_eval.cli import make_app
 
@@ -88,3 +88,11 @@ def test_nothing_is_replaced_that_is_not_documented():
     named = [command for group in REPLACED for command in group["in_place"]]
     assert len(named) == len(set(named))
     assert set(named) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    for target in links(page):
+        # The pages of the commands are made with the site.
+        if not re.match(r"[a-z]+:|#|reference/commands/", target):
+            assert (page.parent / target.split("#")[0]).exists(), target
