@@ -1,7 +1,7 @@
 """Where an answer stands in a prompt: as the tasks know it, in characters, and as a model reads it, in tokens.
 
-    >>> nearest(["Norse"], "The Norse came. Their Norse kin stayed. Who came first?")
-    22
+>>> nearest(["Norse"], "The Norse came. Their Norse kin stayed. Who came first?")
+22
 """
 
 import re

@@ -1,7 +1,7 @@
 """The name under which a score may be compared: the protocol's, and all that was changed of it.
 
-    >>> protocol_name("pla", "around-answer", "head", None)
-    'pla, cut: head'
+>>> protocol_name("pla", "around-answer", "head", None)
+'pla, cut: head'
 """
 
 

@@ -62,7 +62,7 @@ def installed(dist, tmp_path_factory):
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     program = place / "venv/bin/nha-eval"
-    return lambda *words: call(program, *words, cwd=place, env=environment)
+    return lambda *words, **more: call(program, *words, cwd=place, env=environment | more)
 
 
 def test_the_wheel_holds_every_file(dist):
@@ -84,7 +84,7 @@ def test_the_installed_program_has_all_that_the_checkout_has(installed):
     assert set(found["suites"]) == set(suite_names())
     assert set(found["specs"]) == set(spec_names())
     assert found["plots"] == plot_kinds() and found["tables"] == table_names()
-    assert "_NHA_EVAL_COMPLETE" in installed("--show-completion", "bash")
+    assert "complete -o default -F" in installed(_NHA_EVAL_COMPLETE="source_bash")
 
 
 def test_the_installed_program_evaluates_and_reports(installed, tmp_path):

@@ -96,3 +96,10 @@ def test_links_lead_to_files(page):
         # The pages of the commands are made with the site.
         if not re.match(r"[a-z]+:|#|reference/commands/", target):
             assert (page.parent / target.split("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lists_stand_apart_from_the_text_before(page):
+    """As the site's Markdown wants it, where GitHub's does not."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"^(?![-|#\s]|\d+\. ).+\n(?:- |1\. ).*", text, re.MULTILINE)

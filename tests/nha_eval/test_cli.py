@@ -90,8 +90,9 @@ def test_a_shell_completes_verbs_options_and_names(words, names):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_a_shell_is_of_this_program(shell):
-    done = call("--show-completion", shell)
-    assert done.returncode == 0 and "_NHA_EVAL_COMPLETE" in done.stdout and "nha-eval" in done.stdout
+    # What `--show-completion` prints, for the shell that it finds itself in.
+    done = call(env=os.environ | {"_NHA_EVAL_COMPLETE": f"source_{shell}"})
+    assert done.returncode == 0 and f"complete_{shell}" in done.stdout and "nha-eval" in done.stdout
 
 
 def test_version(capsys):
