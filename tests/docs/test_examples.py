@@ -1,4 +1,4 @@
-"""The code that pages show does what they say: blocks of README, the operator's page, and the mixer and the task of the how-tos."""
+"""The code that pages show does what they say: README, the operator's page, and the mixer and the task of the how-tos."""
 
 import re
 
