@@ -33,7 +33,9 @@ def folder(tmp_path_factory):
         patch.setenv("NHA_EVAL_CACHE", str(made / "cache"))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
         patch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+        # What other commands read.
         assert cli.run(["train", "mqar.yaml", "--out", "results/runs/train-mqar-quick"]) == 0
+        assert cli.run(["eval", "SPEC.yaml", "--out", "results/runs/quickstart"]) == 0
         yield made
 
 

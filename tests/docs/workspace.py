@@ -63,10 +63,10 @@ MQAR = {
 SETTINGS = {"four-full": {"window": 64, "full": [7, 18, 20, 23]}}
 SEARCH = {
     "model": "nha:path/to/small",
-    "budgets": [0.5],
+    "budgets": [0.7],
     "windows": [16],
     "text": "path/to/text",
-    "sequences": 1,
+    "sequences": 2,
     "unseen": 2,
     "length": 64,
     "probe": 0,
@@ -93,10 +93,10 @@ def make(folder: Path) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "essays.txt").write_text("It rained. The river rose and fell again. " * 200)
     runs = folder / "results/runs"
-    for run in (runs / "quickstart", runs / "tutorial", folder / "RUN", folder / "RUN_A", folder / "RUN_B"):
+    for run in (runs / "tutorial", folder / "RUN", folder / "RUN_A", folder / "RUN_B"):
         scored(run)
     searched = runs / "search-NAME/settings.yaml"
-    searched.parent.mkdir()
+    searched.parent.mkdir(parents=True)
     searched.write_text(yaml.safe_dump({"searched-25pct": {"window": 16, "full": [1]}}))
     for name in ("bench-harness-cpu", "bench-model-h100"):
         kind = name.rpartition("-")[0]
