@@ -2,10 +2,10 @@
 
 One sequence's step reads every weight once and does little else: its time is that of the weights' bytes, if no other kernel
 stands between two products. Here a norm or an activation before a product, an activation or gate behind it, the residual
-stream's addition, and several products of the same rows are one kernel. A program takes some rows of one weight; the few rows
-of x are read, and normed, by every program anew, which costs less than a kernel of its own.
+stream's addition, and several products of the same rows are one kernel. A program takes blocks of some rows of a weight, one
+after the other; the few rows of x are read, and normed, by every program anew, which costs less than a kernel of its own.
 
-Legend: R rows of x, K its width, N rows of a weight, BN of them in a program, BK columns at a time.
+Legend: R rows of x, K its width, N rows of a weight, BN of them in a block, BK columns at a time.
 
     q, k, v = linear(x, [wq, wk, wv], norm=(weight, 1e-6), after=[None, None, "silu"])
     x = linear(glu(x, gate, up, norm=(weight, 1e-6)), [down], residual=x)[0]

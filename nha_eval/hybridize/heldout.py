@@ -16,6 +16,7 @@ from torch import Tensor
 from models.modeling import NHAForCausalLM
 
 ROWS = 4096  # logits held at once
+TOKENS = 16384  # of sequences that go through the models together
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ class Measured:
 
 
 def heldout(measure: Callable[[Tensor], Tensor], sequences: Iterable[dict[str, Tensor]], device: torch.device) -> Measured:
-    """`measure(input_ids [1, T])` over the sequences ({"input_ids": [T]} each), as `figures` gives them."""
+    """`measure(input_ids [B, T])` over the sequences ({"input_ids": [T]} each, all of one length), as `figures` gives them."""
+    ids = torch.stack([item["input_ids"] for item in sequences])
     with torch.no_grad():
-        rows = [measure(item["input_ids"][None].to(device)).double().cpu() for item in sequences]
+        rows = [measure(some.to(device)).double().cpu() for some in ids.split(max(1, TOKENS // ids.shape[1]))]
     kl, nll, taught = torch.cat(rows, 1)
     return Measured(
         tokens=kl.numel(),

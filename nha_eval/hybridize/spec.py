@@ -126,6 +126,7 @@ class HybridSpec(_Strict):
     seed: Whole = Field(0, ge=0, lt=2**32)
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of arithmetic; what is trained is fp32; auto: bf16 on a GPU
+    cuda_graph: Switch = True  # whether a step on one GPU, its micro-batch whole and its window fixed, is done as a CUDA graph
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/hybridize-NAME
 
     @field_validator("align", "distill", "finetune", "self_text", mode="before")
@@ -177,7 +178,7 @@ class HybridSpec(_Strict):
 
     def deciding(self) -> dict[str, Any]:
         """All that decides the weights, as plain data."""
-        content = self.model_dump(mode="json", exclude={"out"})
+        content = self.model_dump(mode="json", exclude={"out", "cuda_graph"})
         # A file of settings may grow by others that this run does not name.
         named = self.windows if isinstance(self.windows, str) else None
         return {**content, "settings": {name: setting for name, setting in self.settings.items() if name == named}}

@@ -180,6 +180,7 @@ def _stage(run: Run, name: str, stage: Stage, first: int, measured: _Heldout) ->
         seed=spec.seed,
         device=str(run.device),
         dtype=run.dtype,
+        graph=spec.cuda_graph and not spec.window_jitter,
     )
     callbacks: list[TrainerCallback] = [
         Log(name, run.folder / "train.csv", run.tokens_of_step(stage), run.console),

@@ -3,7 +3,9 @@ without a GPU, in processes of their own, as in `test_nha_triton`.
 """
 
 import importlib.util
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
 import pytest
 import torch
@@ -23,13 +25,39 @@ class Rows:
     rows: int
     width: int
     sizes: tuple[int, ...]
+    tile: tuple | None = None  # in the place of the one that would be chosen
 
     def __str__(self):
-        return f"R{self.rows}-K{self.width}-N{'.'.join(map(str, self.sizes))}"
+        return f"R{self.rows}-K{self.width}-N{'.'.join(map(str, self.sizes))}{'-tile' * bool(self.tile)}{self.tile or ''}"
 
 
 CASES = [Rows(1, 64, (48, 16, 16, 7)), Rows(3, 100, (33,)), Rows(4, 576, (130, 5)), Rows(2, 1100, (64, 9, 2))]
+# BN, BK, AHEAD, KEEP, programs: one program for all blocks; more asked for than there are; a last turn with less to do than the
+# others; a program a block.
+TILES = [
+    Rows(1, 104, (37, 6, 9), (4, 64, 2, True, 1)),
+    Rows(2, 96, (5,), (4, 32, 3, True, 1)),
+    Rows(3, 100, (37, 6, 9), (8, 64, 1, False, 2)),
+    Rows(4, 72, (33, 17), (4, 64, 3, True, 3)),
+    Rows(1, 100, (37, 6, 9, 1), (8, 128, 2, False, None)),
+]
+# Two elements a word, and one where rows begin within a word.
+HALF = [(TILES[0], torch.float16), (TILES[3], torch.float16), (Rows(2, 33, (20, 5)), torch.float16)]
 REAL = [Rows(1, 2048, (2048,) * 4), Rows(4, 2048, (5120,)), Rows(2, 5120, (2048,)), Rows(3, 576, (576, 192, 192, 96))]
+
+
+@contextmanager
+def tiled(tile: tuple | None):
+    """A tile for every product, if one is given."""
+    from kernels import few_rows_triton
+
+    chosen = few_rows_triton.choose_tile
+    if tile is not None:
+        few_rows_triton.choose_tile = lambda *_: few_rows_triton.Tile(*tile)
+    try:
+        yield
+    finally:
+        few_rows_triton.choose_tile = chosen
 
 
 def differences(case: Rows, dtype=torch.float32, device="cpu") -> dict[str, float]:
@@ -41,7 +69,7 @@ def differences(case: Rows, dtype=torch.float32, device="cpu") -> dict[str, floa
     up = randn(*weights[0].shape) / case.width**0.5
     after = ["silu", None, "logsigmoid", None][: len(weights)]
     biases = [None if i % 2 else randn(n) for i, n in enumerate(case.sizes)]
-    with torch.no_grad():
+    with torch.no_grad(), tiled(case.tile):
         found = dict(enumerate(few_rows.linear(x, weights, biases=biases, norm=(scale, EPS), after=after, divisor=8.0)))
         found["residual"] = few_rows.linear(x, weights[:1], residual=residual)[0]
         found["before"] = few_rows.linear(x, weights[:1], norm=(scale, EPS), before="silu", residual=residual)[0]
@@ -85,10 +113,16 @@ def steps(pattern: str) -> dict[str, float]:
     return {"logits": float((found[True] - found[False]).abs().max())}
 
 
-@pytest.mark.parametrize("interpreted", [(differences, case) for case in CASES], ids=lambda x: str(x[1]))
+@pytest.mark.parametrize("interpreted", [(differences, case) for case in [*CASES, *TILES]], ids=lambda x: str(x[1]))
 def test_products(interpreted, answers):  # noqa: F811
     errors = answers[interpreted].result()
     assert max(errors.values()) < 1e-5, errors
+
+
+@pytest.mark.parametrize("interpreted", [(differences, *case) for case in HALF], ids=lambda x: str(x[1]))
+def test_products_in_half_precision(interpreted, answers):  # noqa: F811
+    errors = answers[interpreted].result()
+    assert max(errors.values()) < 1e-3, errors
 
 
 @pytest.mark.parametrize(
@@ -104,7 +138,7 @@ def test_models_step_alike(interpreted, answers):  # noqa: F811
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 4e-3), (torch.float16, 1e-3), (torch.float32, 1e-5)], ids=str)
-@pytest.mark.parametrize("case", [*CASES, *REAL], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *TILES, *REAL], ids=str)
 def test_products_on_a_gpu(case, dtype, bound):
     errors = differences(case, dtype, "cuda")
     assert max(errors.values()) < bound, errors
@@ -152,6 +186,19 @@ def replayed(pattern: str, size: str, batch: int) -> dict[str, bool]:
 def test_a_captured_step_has_the_same_bits(pattern, size, batch):
     found = replayed(pattern, size, batch)
     assert all(found.values()), [name for name, same in found.items() if not same]
+
+
+@pytest.mark.parametrize("width", [64, 100, 576, 1024, 2048, 2816, 5120, 5632])
+def test_tiles_fit_registers(width):
+    from kernels.few_rows_triton import choose_tile
+
+    for rows, weights, itemsize in product((1, 2, 3, 4), (1, 2), (2, 4)):
+        tile = choose_tile(width, rows, weights, itemsize, True)
+        padded = -(-width // tile.BK) * tile.BK
+        # All warps load, and no thread's share of a row of x or of the blocks asked for is more than it could hold.
+        assert tile.BN * tile.BK * itemsize >= 32 * 16
+        assert tile.AHEAD * tile.BN * padded * itemsize * weights <= 32 * 1024 or tile.BN == 1
+        assert padded < 2 * max(width, 256)
 
 
 def test_what_is_taken(monkeypatch):

@@ -1,0 +1,38 @@
+"""A step's forward and backward as one CUDA graph, for models whose kernels end sooner than the host can call them.
+
+    call = graphed(objective, ids, torch.bfloat16)
+    call(ids).backward()                  # ids of the same shape; what the objective says of them, and its gradients
+
+A graph does again what it did at its capture, on the same memory: shapes, windows and whatever else the host decides stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class _Loss(nn.Module):
+    """The objective as a module that is called with a tensor alone."""
+
+    def __init__(self, objective: nn.Module):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        # The class's own forward: that of the instance may stand in an autocast of its own, which keeps casts beyond a capture.
+        return type(self.objective).forward(self.objective, input_ids)
+
+
+def graphed(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """`objective(input_ids)` captured with its backward, arithmetic in `dtype` where that is not fp32: called with ids of the
+    shape of input_ids [B, T], it gives the loss, which is overwritten by the next call, as are its gradients.
+
+    Gradients are those of one call: they cannot be added up over several.
+    """
+    loss = _Loss(objective).train(objective.training)
+    with torch.autocast(input_ids.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
+        # Some of what takes gradients may have no part in this loss, as LoRA of full layers has none in alignment.
+        return torch.cuda.make_graphed_callables(loss, (input_ids.clone(),), allow_unused_input=True)

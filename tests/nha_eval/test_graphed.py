@@ -1,0 +1,30 @@
+"""A training step as a CUDA graph does what the step itself does."""
+
+import csv
+
+import pytest
+from safetensors.torch import load_file
+from tiny_hybrid import place, spec_of  # noqa: F401
+
+from nha_eval.hybridize.stages import hybridize
+from nha_eval.training import trainer
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("mixer", ["nha", "attention"])
+def test_a_hybrid_is_the_same_with_and_without_a_graph(place, tmp_path, monkeypatch, mixer):  # noqa: F811
+    made, real = [], trainer.graphed
+    monkeypatch.setattr(trainer, "graphed", lambda *arguments: made.append(arguments) or real(*arguments))
+    found = []
+    for graph in (True, False):
+        spec = spec_of(place, device="cuda", dtype="float32", train="lora", full_layers=[1], mixer=mixer, cuda_graph=graph)
+        hybridize(spec, tmp_path / str(graph))
+        with (tmp_path / str(graph) / "train.csv").open(newline="") as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        found.append((losses, load_file(tmp_path / str(graph) / "distill" / "trained.safetensors")))
+    assert len(made) == 2  # a graph each stage, and none without
+    (losses, weights), (plain_losses, plain_weights) = found
+    assert losses == pytest.approx(plain_losses, rel=1e-3)
+    for name, weight in weights.items():
+        assert (weight - plain_weights[name]).norm() <= 1e-2 * plain_weights[name].norm().clamp(min=1e-3), name
