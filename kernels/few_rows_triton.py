@@ -369,7 +369,9 @@ def multiprocessors(device: torch.device) -> int:
 
 
 def _programs(tile: Tile, blocks: int, device: torch.device) -> int:
-    return blocks if tile.programs is None else min(blocks, tile.programs * multiprocessors(device))
+    # A program with fewer than AHEAD blocks asks for less at once than it could.
+    most = cdiv(blocks, tile.AHEAD)
+    return most if tile.programs is None else min(most, tile.programs * multiprocessors(device))
 
 
 def _constants(tile: Tile, x: Tensor, *others: Tensor) -> dict:

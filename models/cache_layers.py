@@ -281,19 +281,26 @@ class Rows:
 
     def receive(self, count: int, new: int, valid: Tensor | None, device: torch.device) -> None:
         """Makes room for `new` tokens of `count` rows, valid [B, T] or all. ValueError where the rows do not fit."""
+        self.meet(count, device)
+        real = self.mask.new_ones(count, new) if valid is None else valid
+        self.mask.index_copy_(1, self.places(new), real)
+
+    def meet(self, count: int, device: torch.device) -> None:
+        """Makes the tensors for `count` rows at the first of them. ValueError where the rows do not fit."""
         if self.filled is None:
             self.filled = torch.zeros((), dtype=torch.int64, device=device)
             self.seen = torch.zeros(count, dtype=torch.int64, device=device)
             self.mask = torch.zeros(count, self.max_length, dtype=torch.bool, device=device)
         if len(self.seen) != count:
             raise ValueError(f"the cache holds {len(self.seen)} rows and {count} were given; wanted as many")
-        real = self.mask.new_ones(count, new) if valid is None else valid
-        self.mask.index_copy_(1, self.places(new), real)
 
     def advance(self, new: int, valid: Tensor | None) -> None:
         """Counts what `receive` has made room for."""
+        if valid is None:
+            torch._foreach_add_([self.filled, self.seen], new)
+            return
         self.filled.add_(new)
-        self.seen.add_(new if valid is None else valid.sum(-1))
+        self.seen.add_(valid.sum(-1))
 
     def crop(self, count: int) -> None:
         if self.filled is not None:

@@ -15,11 +15,12 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from kernels import few_rows
 from models.batch import Batch, positions, sequence_bounds
 from models.cache import CACHE_NAME, NHACache
 from models.cache_layers import Rows
 from models.configuration import NHAConfig, check_window
-from models.layers import DecoderLayer, RMSNorm
+from models.layers import DecoderLayer, RMSNorm, plain
 
 
 class NHAPreTrainedModel(PreTrainedModel):
@@ -222,6 +223,8 @@ class NHAModel(NHAPreTrainedModel):
     ) -> Batch:
         rows, new = x.shape[:2]
         fixed = None if cache is None else cache.rows
+        if fixed is not None and new == 1 and mask is None and position_ids is None and self._starts_at_once(x):
+            return self._batch_of_step(x, fixed)
         valid = None if mask is None or bool(mask[:, -new:].all()) else mask[:, -new:]
         if fixed is not None:
             if torch.is_grad_enabled():
@@ -237,6 +240,20 @@ class NHAModel(NHAPreTrainedModel):
             position_ids = positions(rows, new, past, mask, valid, bounds, fixed, x.device)
         cos, sin = (t.expand(rows, -1, -1).chunk(2, dim=-1)[0] for t in self.rotary_emb(x, position_ids))
         return Batch(cos, sin, past, new, keys, valid, bounds)
+
+    def _starts_at_once(self, x: Tensor) -> bool:
+        """Whether a step's angles can be had without Transformers' own, which change some frequencies with the length."""
+        kind = self.rotary_emb.rope_type
+        return few_rows.takes(x) and "dynamic" not in kind and kind != "longrope"
+
+    def _batch_of_step(self, x: Tensor, fixed: Rows) -> Batch:
+        """`_batch` of one token a row, without pads, in a cache of fixed shapes."""
+        from kernels.step_start_triton import start_step
+
+        fixed.meet(len(x), x.device)
+        turns = self.rotary_emb
+        cos, sin = start_step(fixed.seen, fixed.filled, fixed.mask, turns.inv_freq, turns.attention_scaling, x.dtype)
+        return Batch(cos, sin, fixed.filled, 1, fixed.mask)
 
 
 class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
@@ -300,7 +317,11 @@ class NHAForCausalLM(NHAPreTrainedModel, GenerationMixin):
             cu_seq_lens_q=cu_seq_lens_q,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        hidden_states = outputs.last_hidden_state[:, kept]
+        if few_rows.takes(hidden_states) and plain(self.lm_head):
+            logits = few_rows.linear(hidden_states, [self.lm_head.weight])[0]
+        else:
+            logits = self.lm_head(hidden_states)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -73,8 +73,17 @@ BASE, BASE_LAYERS = "smollm2-135m", 30
 # Trained from it by `hybridize` and shipped, as folders of what training changed: slots and window, and the window alone.
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 TRAINED = ("nha-smollm2-135m", "swa-smollm2-135m")
+# Small models trained from scratch that are kept in a checkout, by the names of their folders.
+KEPT = Path(__file__).parents[1] / "results" / "checkpoints"
+
+
+def kept_names() -> list[str]:
+    """The checkpoints in `results/checkpoints`; none where this is no checkout."""
+    return sorted(path.parent.name for path in KEPT.glob("*/config.json"))
 
 
 def preset_names() -> list[str]:
     """Every preset's name, sorted."""
-    return sorted([BASE, *TRAINED, *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)])
+    return sorted(
+        [BASE, *TRAINED, *kept_names(), *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)]
+    )

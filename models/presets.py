@@ -27,7 +27,19 @@ from models.folder import check_folder
 from models.hub import hub_folder
 from models.load import load_pretrained
 from models.modeling import NHAForCausalLM
-from models.patterns import BASE, CHECKPOINTS, FULL_EVERY, HYBRIDS, PATTERNS, SIZES, SLOT_LAYER, TRAINED, preset_names
+from models.patterns import (
+    BASE,
+    CHECKPOINTS,
+    FULL_EVERY,
+    HYBRIDS,
+    KEPT,
+    PATTERNS,
+    SIZES,
+    SLOT_LAYER,
+    TRAINED,
+    kept_names,
+    preset_names,
+)
 from models.tokenizer import BOS, EOS, PAD, byte_tokenizer
 
 SPECIAL_TOKENS = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
@@ -50,6 +62,13 @@ class LoadedModel:
     def has_window(self) -> bool:
         """Whether any layer has a window that can be set."""
         return any(layer.self_attn.has_window for layer in self.model.decoder_layers)
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder of a trained checkpoint that comes with this project; None for any other name."""
+    if name in TRAINED:
+        return CHECKPOINTS / name
+    return KEPT / name if name in kept_names() else None
 
 
 def preset_config(name: str) -> NHAConfig:
@@ -105,6 +124,8 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
         return _from_folder(
             name, folder, lambda path: _converted(path, "attention", None, dtype), device, f"asset {folder.name}"
         )
+    if name in kept_names():
+        return _from_folder(name, KEPT / name, lambda path: load_pretrained(path, dtype=dtype), device, "shipped")
     if name in TRAINED:
         path, base = CHECKPOINTS / name, smollm2_folder()
         source = f"shipped, on asset {base.name}"

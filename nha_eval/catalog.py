@@ -65,8 +65,9 @@ def describe_preset(name: str) -> ModelInfo:
     """A preset, by its settings; weights that are still to be fetched leave the longest length open."""
     from models import assets, patterns, presets
 
-    if name in presets.TRAINED:
-        return replace(describe_folder(name, presets.CHECKPOINTS / name), label=name)
+    shipped = presets.shipped_folder(name)
+    if shipped is not None:
+        return replace(describe_folder(name, shipped), label=name)
     if name != presets.BASE:
         config = presets.preset_config(name).to_dict()
         digest = _digest({key: value for key, value in config.items() if key != "transformers_version"})

@@ -409,3 +409,23 @@ def _fields_at(parents: tuple[Any, ...]) -> list[str]:
     kinds = {"models": ModelEntry, "tasks": TaskEntry, "costs": CostSpec, "extra": ExtraCost}
     names = [part for part in parents if part in kinds]
     return list((kinds[names[-1]] if names else Spec).model_fields)
+
+
+def lay_change(content: dict[str, Any], change: str) -> None:
+    """Lays KEY=VALUE over a spec's content: dots between the keys of what is nested, the value in YAML.
+
+    UserError for another form.
+    """
+    key, equals, text = change.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {change!r}: wanted is KEY=VALUE, as in gate.activation=softmax")
+    try:
+        value = yamls.load(text)
+    except yaml.YAMLError as problem:
+        raise UserError(f"--set {change!r}: its value is no YAML ({yamls.told(problem)[1]})") from problem
+    for part in parts[:-1]:
+        inner = content.get(part)
+        content[part] = dict(inner) if isinstance(inner, dict) else {}
+        content = content[part]
+    content[parts[-1]] = value

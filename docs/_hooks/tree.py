@@ -21,7 +21,9 @@ ADDRESS = re.compile(r"[a-z]+:|/")
 
 
 def in_site(path: str) -> str:
-    """Where a file of the tree, by its path from the root, lies in the site."""
+    """Where a file of the tree, by its path from the root, lies in the site; a folder is its list."""
+    if (ROOT / path).is_dir():
+        return f"{path}/index.md"
     return FRONT.get(path, path.removeprefix(f"{DOCS}/"))
 
 

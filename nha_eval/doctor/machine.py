@@ -150,13 +150,16 @@ def _hub() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from models.assets import cached
-    from models.presets import preset_names
+    from models.presets import kept_names, preset_names
     from nha_eval.catalog import describe_preset
     from nha_eval.fetching import known_assets
 
     known = known_assets()
+    shipped = kept_names()
     kept: dict[str, list[str]] = {"made here from a seed": [], "in the cache": [], "fetched when first used": []}
-    for name in preset_names():
+    if shipped:
+        kept["in results/checkpoints"] = shipped
+    for name in sorted({*preset_names()} - {*shipped}):
         needs = describe_preset(name).needs
         there = all(cached(known[asset]) for asset in needs)
         kept["made here from a seed" if not needs else "in the cache" if there else "fetched when first used"].append(name)

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.modeling import NHAForCausalLM
+from nha_eval.hybridize.head_kl import CHUNK, head_kl
 from nha_eval.hybridize.heldout import figures
 from nha_eval.training.language import NextToken
-
-CHUNK = 2048  # positions whose logits are held at once
 
 
 class Objective(nn.Module):
@@ -84,21 +83,25 @@ class DistillLogits(Objective):
         with torch.no_grad():
             taught = self.teacher.model(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
         found = self.student.model(input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
-        total = torch.zeros((), device=found.device)
-        pieces = zip(found.flatten(0, 1).split(CHUNK), taught.flatten(0, 1).split(CHUNK), strict=True)
-        for student, teacher in pieces:
-            # The logits of a vocabulary are the largest tensors there are: made anew in the backward pass, not kept.
-            total = total + torch.utils.checkpoint.checkpoint(
-                self._kl, student, teacher, use_reentrant=False, preserve_rng_state=False
-            )
+        found, taught = found.flatten(0, 1), taught.flatten(0, 1)
+        vocabulary = self.teacher.lm_head.out_features
+        if self.top_k is None or self.top_k >= vocabulary:
+            total = head_kl(found, taught, self.student.lm_head, self.teacher.lm_head, self.temperature)
+        else:
+            pieces = zip(found.split(CHUNK), taught.split(CHUNK), strict=True)
+            total = torch.stack(
+                [
+                    torch.utils.checkpoint.checkpoint(self._top_kl, *piece, use_reentrant=False, preserve_rng_state=False)
+                    for piece in pieces
+                ]
+            ).sum()
         return total / input_ids.numel() * self.temperature**2
 
-    def _kl(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def _top_kl(self, student: Tensor, teacher: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = F.log_softmax(self.teacher.lm_head(teacher).float() / self.temperature, -1)
         found = F.log_softmax(self.student.lm_head(student).float() / self.temperature, -1)
-        if self.top_k is not None and self.top_k < wanted.shape[-1]:
-            wanted, found = _top(wanted, found, self.top_k)
+        wanted, found = _top(wanted, found, self.top_k)
         return F.kl_div(found, wanted, reduction="sum", log_target=True)
 
 

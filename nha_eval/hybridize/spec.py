@@ -16,13 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.adapted import PROJECTIONS
-from nha_eval import yamls
 from nha_eval.errors import UserError
-from nha_eval.spec import Count, Number, Switch, Whole, find_spec, first_problem, read_spec
+from nha_eval.spec import Count, Number, Switch, Whole, find_spec, first_problem, lay_change, read_spec
 from nha_eval.text import TextSpec
 from nha_eval.window_settings import Setting, Window, check_names, check_settings, gather, parse_window, resolve
 
@@ -215,21 +213,5 @@ def read_hybrid_spec(given: str, overrides: dict[str, Any], changes: list[str] |
     path = find_spec(given, SPECS)
     content = read_spec(path)
     for change in changes or ():
-        _lay(content, change)
+        lay_change(content, change)
     return path.stem, make_hybrid_spec(content, overrides, where=path.name)
-
-
-def _lay(content: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UserError(f"--set {change!r}: wanted is KEY=VALUE, as in gate.activation=softmax")
-    try:
-        value = yamls.load(text)
-    except yaml.YAMLError as problem:
-        raise UserError(f"--set {change!r}: its value is no YAML ({yamls.told(problem)[1]})") from problem
-    for part in parts[:-1]:
-        inner = content.get(part)
-        content[part] = dict(inner) if isinstance(inner, dict) else {}
-        content = content[part]
-    content[parts[-1]] = value

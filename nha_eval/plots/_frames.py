@@ -37,7 +37,10 @@ MQAR_NUMBERS = [
     *("accuracy", "n", "steps", "seconds"),
 ]
 
-TABLES = ("scores", "costs", "telemetry", "mqar")
+LM_TEXT = ["model", "mixer", "trained_window", "window", "part", "status", "reason"]
+LM_NUMBERS = ["seed", "slots", "length", "trained_length", "first", "last", "nll", "perplexity", "ci_low", "ci_high", "tokens"]
+
+TABLES = ("scores", "costs", "telemetry", "mqar", "lm")
 
 # Characters that turn the reading direction and so could garble the text around a name.
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
@@ -45,13 +48,14 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 
 @dataclass(frozen=True)
 class Frames:
-    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv, telemetry.csv and
-    mqar.csv are there."""
+    """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv, telemetry.csv,
+    mqar.csv and lm.csv are there."""
 
     scores: pd.DataFrame
     costs: pd.DataFrame
     telemetry: pd.DataFrame
     mqar: pd.DataFrame
+    lm: pd.DataFrame
 
 
 def clean_text(text: object, limit: int = 0) -> str:
@@ -104,6 +108,7 @@ def make_frames(
     costs: pd.DataFrame | None = None,
     telemetry: pd.DataFrame | None = None,
     mqar: pd.DataFrame | None = None,
+    lm: pd.DataFrame | None = None,
 ) -> Frames:
     """Frames from tables made elsewhere; missing columns are added empty, figures that are no numbers become NaN."""
     return Frames(
@@ -111,6 +116,7 @@ def make_frames(
         _tidy(costs, COST_TEXT, COST_NUMBERS),
         _tidy(telemetry, TELEMETRY_TEXT, TELEMETRY_NUMBERS),
         _tidy(mqar, MQAR_TEXT, MQAR_NUMBERS),
+        _tidy(lm, LM_TEXT, LM_NUMBERS),
     )
 
 
@@ -128,8 +134,8 @@ def _read(path: Path) -> pd.DataFrame | None:
 
 
 def load_frames(source: object) -> Frames:
-    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry` and `mqar`, of which any
-    may be missing.
+    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry`, `mqar` and `lm`, of
+    which any may be missing.
 
     ValueError when it is none of these, the folder does not exist, or a table cannot be read.
     """

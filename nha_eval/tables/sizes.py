@@ -19,7 +19,8 @@ def parameters(name: str) -> int | None:
         if name == presets.BASE:
             folder = assets.cached(assets.SMOLLM2)
             return None if folder is None else _in_safetensors(folder)
-        return _of_folder(presets.CHECKPOINTS / name) if name in presets.TRAINED else _of(presets.preset_config(name))
+        shipped = presets.shipped_folder(name)
+        return _of(presets.preset_config(name)) if shipped is None else _of_folder(shipped)
     folder = Path(name).expanduser()
     return _of_folder(folder) if folder.is_dir() else None
 

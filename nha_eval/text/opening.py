@@ -19,7 +19,7 @@ from nha_eval.text.splits import split
 from nha_eval.text.stored import text_folder
 
 # What decides a folder of tokens, beside the sources and the tokenizer.
-_DECIDES = ("heldout_share", "heldout_characters", "characters", "self_text")
+DECIDES = ("heldout_share", "heldout_characters", "characters", "self_text")
 
 
 class Text:
@@ -73,22 +73,38 @@ def open_text(spec: TextSpec, tokenizer: Any) -> Text:
     ready = [name for name in spec.source if stored.is_tokens_folder(user_path(name, "source"))]
     if ready:
         return Text(spec, _given(spec, ready[0], digest, separator), tokenizer, separator)
-    corpora = [open_source(name, spec.characters) for name in spec.source]
-    own = _self_text(spec)
+    corpora, own, digests = sources_of(spec)
     about = {
         "sources": [corpus.about for corpus in corpora],
         "self_text": own.about if own else None,
         "tokenizer": digest,
         "separator": separator,
-        **{key: getattr(spec, key) for key in _DECIDES if key != "self_text"},
+        **{key: getattr(spec, key) for key in DECIDES if key != "self_text"},
     }
-    digests = [corpus.digest for corpus in (*corpora, *([own] if own else []))]
     return Text(spec, _made(about, digests, corpora, own, tokenizer, spec), tokenizer, separator)
+
+
+def sources_of(spec: TextSpec) -> tuple[list[Corpus], Corpus | None, list[str]]:
+    """(the corpora of the sources, that of text a model wrote, the digests of both). Raises as `open_text`."""
+    corpora = [open_source(name, spec.characters) for name in spec.source]
+    own = _self_text(spec)
+    return corpora, own, [corpus.digest for corpus in (*corpora, *([own] if own else []))]
+
+
+def split_sources(
+    corpora: list[Corpus], own: Corpus | None, spec: TextSpec
+) -> tuple[dict[str, list[Document]], dict[str, int]]:
+    """(the documents of each split, how many were removed, by reason)."""
+    documents = [document for corpus in corpora for document in corpus.documents()]
+    written = list(own.documents()) if own else []
+    with Bar("near-duplicates", len(documents) + len(written)) as bar:
+        found = split(documents, spec.heldout_share, spec.heldout_characters, only_train=written, step=bar.advance)
+    return found.documents, found.removed
 
 
 def _given(spec: TextSpec, name: str, digest: str, separator: int) -> stored.Tokens:
     """A folder of tokens given as the source."""
-    ignored = sorted(spec.model_fields_set & set(_DECIDES))
+    ignored = sorted(spec.model_fields_set & set(DECIDES))
     if len(spec.source) > 1 or spec.self_text:
         raise UserError(
             f"source {name!r} is a folder of tokens, which stands alone: give no other source and no self_text beside it"
@@ -139,14 +155,6 @@ def _made(
         ) from problem
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not stored.is_tokens_folder(folder):
-            parts, removed = _split(corpora, own, spec)
+            parts, removed = split_sources(corpora, own, spec)
             stored.write_tokens(folder, parts, tokenizer, about["separator"], {**about, "removed": removed})
     return stored.read_tokens(folder)
-
-
-def _split(corpora: list[Corpus], own: Corpus | None, spec: TextSpec) -> tuple[dict[str, list[Document]], dict[str, int]]:
-    documents = [document for corpus in corpora for document in corpus.documents()]
-    written = list(own.documents()) if own else []
-    with Bar("near-duplicates", len(documents) + len(written)) as bar:
-        found = split(documents, spec.heldout_share, spec.heldout_characters, only_train=written, step=bar.advance)
-    return found.documents, found.removed

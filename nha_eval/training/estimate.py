@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from nha_eval.training.flops import GPUS, forward_flops, kept_bytes, measured_rate, weights_of
-from nha_eval.training.language import CHUNK, config_of, tokenizer_of
+from nha_eval.training.language import chunk_of, config_of, tokenizer_of
 from nha_eval.training.spec import TrainSpec
 
 
@@ -46,7 +46,7 @@ def estimate(spec: TrainSpec, gpus: int = GPUS) -> Estimate:
     kept = kept_bytes(config, micro * spec.length)
     if spec.checkpointing:
         kept = kept // config.num_hidden_layers + 2 * config.hidden_size * config.num_hidden_layers * micro * spec.length
-    logits = 3 * min(micro * spec.length, CHUNK) * config.vocab_size * 4
+    logits = 3 * min(micro * spec.length, chunk_of(config.vocab_size)) * config.vocab_size * 4
     rate, source = measured_rate(_pattern(spec))
     if rate is None:
         rate, source = measured_rate()

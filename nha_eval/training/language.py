@@ -33,7 +33,7 @@ from nha_eval.bench.machine import device_name, resolve_device
 from nha_eval.errors import UserError
 from nha_eval.journal import plain, write_atomic
 from nha_eval.paths import user_path
-from nha_eval.text import open_text
+from nha_eval.text import TextSpec, open_text
 from nha_eval.text.stream import open_stream
 from nha_eval.training.flops import forward_flops, peak_flops, weights_of
 from nha_eval.training.folder import training_folder
@@ -41,9 +41,14 @@ from nha_eval.training.progress import Log, tensorboard
 from nha_eval.training.spec import TrainSpec
 from nha_eval.training.trainer import Steps, StepTrainer
 
-CHUNK = 2048  # positions whose logits are held at once
 STAGE = "train"
+OWN_TOKENIZER = "bpe:"
 HELDOUT = ["step", "length", "tokens", "perplexity", "nll", "nll_stderr"]
+
+
+def chunk_of(vocabulary: int) -> int:
+    """Positions whose logits are held at once: 2,048 at 32,000 tokens, more of fewer."""
+    return 2048 * max(1, 2**15 // vocabulary)
 
 
 class NextToken(nn.Module):
@@ -65,9 +70,11 @@ class NextToken(nn.Module):
         outputs = self.model.model(input_ids, position_ids=position_ids, use_cache=False)
         labels = input_ids if labels is None else labels
         hidden, wanted = outputs.last_hidden_state[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-        pieces = zip(hidden.split(CHUNK), wanted.split(CHUNK), strict=True)
+        chunk = chunk_of(self.config.vocab_size)
+        pieces = zip(hidden.split(chunk), wanted.split(chunk), strict=True)
         # The logits of a vocabulary are the largest tensors there are: made anew in the backward pass, not kept.
-        losses = [torch.utils.checkpoint.checkpoint(self._losses, *piece, use_reentrant=False) for piece in pieces]
+        again = {"use_reentrant": False, "preserve_rng_state": False}
+        losses = [torch.utils.checkpoint.checkpoint(self._losses, *piece, **again) for piece in pieces]
         if each:
             return torch.cat(losses).view(len(labels), -1)
         loss = torch.cat(losses).sum() / (wanted != -100).sum().clamp(min=1)
@@ -105,23 +112,39 @@ def config_of(spec: TrainSpec, vocabulary: int) -> NHAConfig:
 
 def tokenizer_of(spec: TrainSpec) -> tuple[Any, int]:
     """(the tokenizer, how many tokens it has). Raises UserError where it cannot be had."""
-    if spec.tokenizer == "bytes":
+    return named_tokenizer(spec.tokenizer, spec.text)
+
+
+def named_tokenizer(name: str, text: TextSpec | None) -> tuple[Any, int]:
+    """As `tokenizer_of`, of a spec's `tokenizer`; text: what one of its own is made of."""
+    if name == "bytes":
         return byte_tokenizer(CONTEXT), VOCABULARY
+    if name.startswith(OWN_TOKENIZER):
+        size = name.removeprefix(OWN_TOKENIZER)
+        if not (size.isdecimal() and len(size) < 10):
+            raise UserError(f"tokenizer {name!r}: wanted is bpe:N, such as bpe:16384")
+        if text is None:
+            raise UserError(
+                f"tokenizer {name!r} is made of the spec's text, and a stream is read as it comes: give another one"
+            )
+        from nha_eval.text.own_tokenizer import own_tokenizer
+
+        return own_tokenizer(text, int(size)), int(size)
     from transformers import AutoTokenizer
 
-    folder = user_path(spec.tokenizer, "tokenizer", "give bytes, a folder or a hub id")
+    folder = user_path(name, "tokenizer", "give bytes, bpe:N, a folder or a hub id")
     if not folder.exists():
         answers, word = hub.reachable()
         if not answers:
             raise UserError(
-                f"tokenizer {spec.tokenizer!r} is no folder, and the hub cannot be reached ({word}): give bytes, or its folder"
+                f"tokenizer {name!r} is no folder, and the hub cannot be reached ({word}): give bytes, or its folder"
             )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(spec.tokenizer, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as problem:
         # The readers of a tokenizer's files raise whatever they meet.
         reason = " ".join(str(problem).split())[:200]
-        raise UserError(f"tokenizer {spec.tokenizer!r} cannot be had: {reason}; give bytes, a folder or a hub id") from problem
+        raise UserError(f"tokenizer {name!r} cannot be had: {reason}; give bytes, bpe:N, a folder or a hub id") from problem
     return tokenizer, len(tokenizer)
 
 

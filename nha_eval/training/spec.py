@@ -30,12 +30,12 @@ class Strict(BaseModel):
 Layers = Annotated[Whole, Field(ge=1, le=1000)]
 
 
-class Sizes(Strict):
-    """A pattern of mixers (`models.presets`) at sizes of one's own, by NHAConfig's names."""
+class Widths(Strict):
+    """Sizes of a model by NHAConfig's names."""
 
-    pattern: str  # nha, nha-2026, transformer++, swa, gsa, gla, gated-deltanet, mamba2, gsa-h, gdn-h, nha-h
     hidden_size: Count
     intermediate_size: Annotated[Whole, Field(ge=0)]  # of the feed-forward; 0: none
+    slots_intermediate_size: Annotated[Whole, Field(ge=0)] | None = None  # of layers with slots; None: as wide
     num_hidden_layers: Layers
     num_attention_heads: Count
     num_key_value_heads: Count | None = None  # None: as many
@@ -44,13 +44,19 @@ class Sizes(Strict):
     mixer_options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # a mixer's own, by its name
 
 
+class Sizes(Widths):
+    """A pattern of mixers (`models.presets`) at sizes of one's own."""
+
+    pattern: str  # nha, nha-2026, transformer++, swa, gsa, gla, gated-deltanet, mamba2, gsa-h, gdn-h, nha-h
+
+
 class TrainSpec(Strict):
     """Units and legal values stand beside each field."""
 
     model: str | None = Field(None, min_length=1)  # a preset with random weights
     sizes: Sizes | None = None  # in its place
     window: OneWindow | None = None  # tokens, or "full": of layers that have one; None: the pattern's
-    tokenizer: str = Field("bytes", min_length=1)  # bytes, a folder or a hub id
+    tokenizer: str = Field("bytes", min_length=1)  # bytes, bpe:N (made of `text`, N tokens), a folder or a hub id
     text: TextSpec | None = None
     stream: StreamSpec | None = None
     tokens: Tokens  # seen in all

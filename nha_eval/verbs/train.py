@@ -1,4 +1,4 @@
-"""`train`: language models from scratch, and MQAR with every mixer."""
+"""`train`: language models from scratch, one or several side by side, and MQAR with every mixer."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,24 +21,28 @@ def command(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, help="MQAR: trainings at a time, each a process; on a GPU they share it.")
+        int, typer.Option(min=1, max=256, help="MQAR and proxies: trainings at a time, each a process; on a GPU they share it.")
     ] = 1,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the spec: text.source=path/to/tokens. Repeatable."),
+    ] = None,
     out: Annotated[str | None, typer.Option(metavar="PATH", help="Folder. Default: results/runs/train-NAME.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take: weights, tokens, FLOPs, memory, hours; train nothing.")
     ] = False,
 ) -> int:
-    """Train what the spec says: a language model on text, or small models of every mixer on MQAR.
+    """Train what the spec says: a language model on text, several side by side, or small models of every mixer on MQAR.
 
-    The same command again goes on where it stopped. Flags override the spec. A language model lies in OUT/model, MQAR's
-    figures in OUT/mqar.csv (`plot state-recall OUT`).
+    The same command again goes on where it stopped. Flags override the spec. A language model lies in OUT/model, several in
+    OUT/models with their figures in OUT/README.md, MQAR's figures in OUT/mqar.csv (`plot state-recall OUT`).
     """
     from nha_eval.errors import UserError
     from nha_eval.paths import user_path
     from nha_eval.store import RUNS
     from nha_eval.training.finding import read_training_spec
 
-    name, chosen = read_training_spec(spec, {"device": device, "dtype": dtype, "out": out})
+    name, chosen = read_training_spec(spec, {"device": device, "dtype": dtype, "out": out}, change)
     folder = Path(user_path(chosen.out, "--out") if chosen.out else RUNS / f"train-{name}")
     if hasattr(chosen, "tasks"):
         if dry_run:
@@ -50,8 +54,20 @@ def command(
 
         print(sweep(chosen, folder, workers))
         return 0
+    if hasattr(chosen, "models"):
+        if dry_run:
+            from nha_eval.training.proxies.estimate import show_proxies
+
+            show_proxies(name, chosen)
+            return 0
+        from nha_eval.training.proxies.sweep import sweep as train_proxies
+
+        print(train_proxies(chosen, folder, workers))
+        return 0
     if workers > 1:
-        raise UserError("--workers is for MQAR, of which many are trained at a time; for several GPUs use `accelerate launch`")
+        raise UserError(
+            "--workers is for MQAR and proxies, of which many are trained at a time; for several GPUs use `accelerate launch`"
+        )
     if dry_run:
         from nha_eval.training.estimate import estimate, show
 

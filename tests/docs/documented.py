@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PROGRAMS = ("make", "nha-eval", "python", "pip", "lm_eval", "accelerate", "torchrun", "source", "git", "mkdocs")
+PROGRAMS = ("make", "mkdir", "nha-eval", "python", "pip", "lm_eval", "accelerate", "torchrun", "source", "git", "mkdocs")
 OWN = "nha-eval "
 
 
@@ -37,9 +37,10 @@ def links(page: Path) -> Iterator[str]:
 
 
 def lines(text: str) -> list[str]:
-    """A shell's commands, lines that go on joined, without what stands behind #."""
+    """A shell's commands, one by one, lines that go on joined, without what stands behind #."""
     joined = re.sub(r"\\\n\s*", "", text)
-    return [one_way(line) for line in joined.splitlines() if shlex.split(line, comments=True)]
+    parts = (part for line in joined.splitlines() for part in line.split(" && "))
+    return [one_way(part) for part in parts if shlex.split(part, comments=True)]
 
 
 def one_way(line: str) -> str:

@@ -35,6 +35,7 @@ def folder(tmp_path_factory):
         patch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
         # What other commands read.
         assert cli.run(["train", "mqar.yaml", "--out", "results/runs/train-mqar-quick"]) == 0
+        assert cli.run(["train", "study.yaml", "--out", "results/runs/train-lm-windows"]) == 0
         assert cli.run(["eval", "SPEC.yaml", "--out", "results/runs/quickstart"]) == 0
         yield made
 

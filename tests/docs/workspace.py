@@ -60,6 +60,20 @@ MQAR = {
     "selection_examples": 16,
     "test_examples": 16,
 }
+STUDY = {
+    "text": {"source": "path/to/text", "length": 32},
+    "tokenizer": "bpe:320",
+    "sizes": {**{key: value for key, value in TEXT["sizes"].items() if key != "pattern"}, "tie_word_embeddings": True},
+    "models": [{"mixer": "nha", "windows": [4], "test_windows": [0, 4, "full"]}],
+    "seeds": [1],
+    "tokens": 256,
+    "batch": 4,
+    "learning_rate": 0.003,
+    "evaluate": {"lengths": [1, 2], "tokens": 512, "resamples": 50},
+    "recall": {"forms": ["passage"], "distances": [8], "sequences": 4},
+    "speed_steps": 0,
+    "device": "cpu",
+}
 SETTINGS = {"four-full": {"window": 64, "full": [7, 18, 20, 23]}}
 SEARCH = {
     "model": "nha:path/to/small",
@@ -86,7 +100,7 @@ def make(folder: Path) -> Path:
         loaded.model.save_pretrained(folder / "path/to" / name)
         loaded.tokenizer.save_pretrained(folder / "path/to" / name)
     text_folder(folder / "path/to/text")
-    specs = {"SPEC": SPEC, "hybrid": HYBRID, "text": TEXT, "mqar": MQAR, "settings": SETTINGS, "search": SEARCH}
+    specs = {"SPEC": SPEC, "hybrid": HYBRID, "text": TEXT, "mqar": MQAR, "study": STUDY, "settings": SETTINGS, "search": SEARCH}
     for name, content in specs.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
     for name, rows in (("fda", hub_docs.FDA), ("swde", hub_docs.SWDE), ("nq", hub_docs.NQ)):
@@ -95,6 +109,7 @@ def make(folder: Path) -> Path:
     runs = folder / "results/runs"
     for run in (runs / "tutorial", folder / "RUN", folder / "RUN_A", folder / "RUN_B"):
         scored(run)
+    (runs / "train-lm-small/models/nha-seed1").mkdir(parents=True)
     searched = runs / "search-NAME/settings.yaml"
     searched.parent.mkdir(parents=True)
     searched.write_text(yaml.safe_dump({"searched-25pct": {"window": 16, "full": [1]}}))

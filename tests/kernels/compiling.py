@@ -41,7 +41,7 @@ driver.set_active(NoGPU())
 torch.cuda.current_device = lambda: 0
 torch.cuda.get_device_capability = lambda *_: divmod(CAPABILITY, 10)
 torch.cuda.is_current_stream_capturing = lambda: False
-told = set()
+told, counted = set(), []
 run = JITFunction.run
 
 
@@ -81,7 +81,8 @@ def read_early(compiled) -> set[str]:
 def compile_only(self, *args, grid, warmup, **options):
     compiled = run(self, *args, grid=grid, warmup=True, **options)
     shared = compiled.metadata.shared
-    assert shared <= MOST_SHARED, f"{self.fn.__name__} wants {shared} bytes of shared memory; there are {MOST_SHARED}"
+    most = counted[-1] if self.fn.__name__ == "nha_fwd_kernel_stream" else MOST_SHARED
+    assert shared <= most, f"{self.fn.__name__} wants {shared} bytes of shared memory; there are {most}"
     if compiled.hash not in told:
         told.add(compiled.hash)
         print(self.fn.__name__, shared, *(sorted(read_early(compiled)) if options.get("launch_pdl") else ()), flush=True)
@@ -102,11 +103,23 @@ import kernels.few_rows_triton as few  # noqa: E402
 import kernels.nha.op as front  # noqa: E402
 import kernels.nha.triton.op as op  # noqa: E402
 import kernels.nha.triton.registered as registered  # noqa: E402
+import kernels.nha.triton.stream as stream  # noqa: E402
 from kernels.few_rows import glu, linear  # noqa: E402
 
 choose_tile = few.choose_tile
 few.choose_tile = lambda *given: choose_tile(*given[:-1], True)
 front._no_triton = op.refusal = lambda *_: None
+
+outputs = registered.stream_outputs
+
+
+def counting(call, *rest):
+    copies = call.tiles.warps == 8 and stream.shared_memory(call, True) <= stream.SHARED
+    counted.append(stream.shared_memory(call, copies))
+    return outputs(call, *rest)
+
+
+registered.stream_outputs = counting
 
 if CAPABILITY // 10 != 9:
     # On the CPU it takes the call for the interpreter's sake; on GPUs it is Hopper's alone.
@@ -134,6 +147,11 @@ call(torch.float32, batch=1, time=130, **shape, turns=True, mapped=False, gradie
 unlike = shape | {"key_dim": 64, "value_dim": 32, "slots": 17, "window": 300}
 call(torch.bfloat16, batch=1, time=130, **unlike, turns=True, mapped=False, gradient=True)
 with torch.no_grad():
+    if CAPABILITY // 10 == 9:
+        # Few slots, where the count of shared memory goes by the queries.
+        for slots, turns in ((32, False), (16, False), (16, True)):
+            few_slots = shape | {"queries": 3, "slots": slots, "delay": 0}
+            call(torch.bfloat16, batch=1, time=130, **few_slots, turns=turns, mapped=not turns, gradient=False)
     for kind, delay in product((shape, unlike), (None, 0)):
         options = kind | {"delay": delay, "turns": True, "mapped": False, "gradient": False}
         for batch, new in product((1, 200), (1, 3, 8)):

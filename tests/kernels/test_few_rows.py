@@ -87,7 +87,8 @@ def differences(case: Rows, dtype=torch.float32, device="cpu") -> dict[str, floa
 
 
 def steps(pattern: str) -> dict[str, float]:
-    """Largest difference of the logits of decode steps by these kernels from those by torch's, for one and two rows, padded."""
+    """Largest difference of the logits of decode steps by these kernels from those by torch's: of one row, of two, padded, and
+    of two in a cache of fixed shapes."""
     from models import NHAForCausalLM
     from models.presets import preset_config
 
@@ -101,15 +102,17 @@ def steps(pattern: str) -> dict[str, float]:
         few_rows.takes = lambda x, way=way: way(x) and bool(taken.append(x.shape) or True)
         logits = []
         with torch.no_grad():
-            for rows, given in ((1, None), (2, mask)):
-                cache = model(ids[:rows, :20], attention_mask=given if given is None else given[:, :20], use_cache=True).cache
+            for rows, given, most in ((1, None, None), (2, mask, None), (2, None, 24)):
+                cache = model.new_cache(most)
+                model(ids[:rows, :20], attention_mask=given if given is None else given[:, :20], cache=cache, use_cache=True)
                 for t in range(20, 24):
                     seen = given if given is None else given[:, : t + 1]
                     out = model(ids[:rows, t : t + 1], attention_mask=seen, cache=cache, use_cache=True)
                     logits.append(out.logits.flatten())
         found[way is takes] = torch.cat(logits)
     few_rows.takes = takes
-    assert len(taken) == 2 * 4 * model.config.num_hidden_layers
+    # Each layer and the head, and where shapes are fixed what a step begins with.
+    assert len(taken) == 3 * 4 * (model.config.num_hidden_layers + 1) + 4
     return {"logits": float((found[True] - found[False]).abs().max())}
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 from nha_eval.store import COST_COLUMNS, SCORE_COLUMNS, TELEMETRY_COLUMNS
 
@@ -113,6 +114,30 @@ def full_mqar():
             full = {"window": "full", "slots": "", "size": 32768, **more}
             rows += [recalled("transformer++", 1.0, **full), recalled("transformer++", 1.0, split="selection", **full)]
             rows += [recalled(NHA, 0.1, **{**more, "window": "4"}, trained_window="16")]
+    return rows
+
+
+def full_lm():
+    """Full attention, and NHA trained at two windows (one of two seeds) and tested at both; at once and twice the length."""
+    rows = []
+    for model, trained, seed, windows in (
+        ("transformer++", "full", 1, {"full": 3.0}),
+        ("nha w=8", "8", 1, {"8": 3.2, "16": 3.3}),
+        ("nha w=8", "8", 2, {"8": 3.4, "16": 3.5}),
+        ("nha w=16", "16", 1, {"16": 3.1, "8": 3.6}),
+    ):
+        for window, nll in windows.items():
+            common = {"model": model, "mixer": model.split()[0], "trained_window": trained, "window": window, "seed": seed}
+            for length in (64, 128):
+                where = {**common, "length": length, "trained_length": 64, "status": "ok", "tokens": 1000}
+                for part, first, last, more in (
+                    *(("all", "", "", 0.0), ("hits", "", "", -1.0), ("rest", "", "", 0.1)),
+                    *(("position", 0, 63, 0.2), ("position", 64, 127, 0.0), ("seen", 0, 0, 0.5), ("new", 4, "", 0.0)),
+                ):
+                    loss = nll + more + (0.05 if length == 128 else 0)
+                    ends = {"ci_low": math.exp(loss - 0.1), "ci_high": math.exp(loss + 0.1)} if first == "" else {}
+                    place = {"part": part, "first": first, "last": last}
+                    rows.append({**where, **place, "nll": loss, "perplexity": math.exp(loss), **ends})
     return rows
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from models import load_pretrained
 from nha_eval import cli
 from nha_eval.errors import MachineError, UserError
+from nha_eval.hybridize import head_kl as head_kl_module
 from nha_eval.hybridize import stages
 from nha_eval.hybridize.heldout import figures, heldout, spans
 from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel
@@ -194,6 +195,21 @@ def test_distillation_is_the_kl_of_its_definition(place, temperature, top_k):  #
     assert found.item() == pytest.approx(wanted.item(), rel=2e-4)
     found.backward()
     assert all(p.grad is not None for name, p in student.model.named_parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_heads_kl_has_the_gradient_that_autograd_finds(temperature, monkeypatch):
+    monkeypatch.setattr(head_kl_module, "CHUNK", 4)
+    gen = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(10, 6, generator=gen, dtype=torch.float64).requires_grad_() for _ in range(2))
+    heads = [torch.nn.Linear(6, 17, bias=False).double().requires_grad_(False) for _ in range(2)]
+    found = head_kl_module.head_kl(student, teacher, *heads, temperature)
+    (gradient,) = torch.autograd.grad(3 * found, student)
+    q, p = (torch.softmax(head(x) / temperature, -1) for head, x in zip(heads, (student, teacher), strict=True))
+    wanted = (p * (p / q).log()).sum()
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
+    (by_autograd,) = torch.autograd.grad(3 * wanted, student)
+    assert torch.allclose(gradient, by_autograd, rtol=1e-5, atol=1e-7)
 
 
 def test_fine_tuning_is_the_cross_entropy_of_the_next_token(place):  # noqa: F811

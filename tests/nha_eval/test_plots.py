@@ -8,7 +8,20 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
-from report_run import FULL, NHA, SWA, cost, full_costs, full_mqar, full_run, full_scores, full_telemetry, recalled, score
+from report_run import (
+    FULL,
+    NHA,
+    SWA,
+    cost,
+    full_costs,
+    full_lm,
+    full_mqar,
+    full_run,
+    full_scores,
+    full_telemetry,
+    recalled,
+    score,
+)
 
 from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds
 from nha_eval.plots._style import PALETTE, THEMED
@@ -20,7 +33,7 @@ def frames(*tables):
 
 @pytest.fixture(scope="module")
 def whole():
-    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar())
+    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar(), full_lm())
 
 
 def lines(axes):
@@ -281,3 +294,29 @@ def test_a_variant_is_a_curve_of_its_own():
     ]
     found = lines(figure("mqar-length", frames(None, None, None, rows)).axes[0])
     assert {name: value[1].tolist() for name, value in found.items()} == {"nha": [0.9], "nha, fusion=sum": [0.5]}
+
+
+def test_language_models_are_drawn_at_the_window_trained_at_and_seeds_are_averaged(whole):
+    everything, hits = figure("lm-length", whole).axes
+    found = lines(everything)
+    assert set(found) == {"transformer++", "nha w=8", "nha w=16"}
+    assert found["nha w=8"][0] == pytest.approx([64, 128]) and found["nha w=8"][1] == pytest.approx(np.exp([3.3, 3.35]))
+    assert lines(hits)["nha w=16"][1] == pytest.approx(np.exp([2.1, 2.15]))
+    bars = {bars.get_label(): bars[2][0].get_segments()[0][:, 1] for bars in everything.containers}
+    # Of one seed its interval, of two the one and the other.
+    assert bars["nha w=16"] == pytest.approx(np.exp([3.0, 3.2])) and bars["nha w=8"] == pytest.approx(np.exp([3.2, 3.4]))
+    assert lines(figure("lm-position", whole).axes[0])["transformer++"][1] == pytest.approx(np.exp([3.25, 3.05]))
+    seen, new = figure("lm-hits", whole).axes
+    assert [label.get_text() for label in new.get_xticklabels()] == ["0", "4+"]
+    assert lines(seen)["transformer++"][1] == pytest.approx(np.exp([3.5])) and lines(new)["nha w=16"][0] == pytest.approx([1])
+
+
+def test_windows_are_a_heat_map_framed_where_trained(whole):
+    axes, _ = figure("lm-windows", whole).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["nha w=8", "nha w=16"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "16"]
+    assert np.asarray(axes.images[0].get_array()) == pytest.approx(np.exp([[3.3, 3.4], [3.6, 3.1]]))
+    assert [frame.get_xy() for frame in axes.patches] == [(-0.5, -0.5), (0.5, 0.5)]
+    one = [row for row in full_lm() if row["model"] == "transformer++"]
+    with pytest.raises(ValueError, match=r"no windows to draw: no model of lm\.csv was measured at several"):
+        figure("lm-windows", frames(None, None, None, None, one))

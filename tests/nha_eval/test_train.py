@@ -272,4 +272,4 @@ def test_what_is_asked_for_by_name(tmp_path, capsys):
     assert cli.run(["train", "nha-340m-15c"]) == 2
     assert "did you mean 'nha-340m-15b'" in capsys.readouterr().err
     assert cli.run(["train", "nha-340m-15b", "--workers", "2", "--out", str(tmp_path)]) == 2
-    assert "--workers is for MQAR" in capsys.readouterr().err
+    assert "--workers is for MQAR and proxies" in capsys.readouterr().err

@@ -238,7 +238,10 @@ def shared_memory(call, copies: bool) -> int:
     rows = queries * (2 if GB == 1 else 1) * (2 if call.own_q else 1)
     gates = C * M * (call.g.element_size() + size * (1 + (call.constants["PIECES"] if GB > 1 else 0)))
     angles = C * K * call.cos.element_size() if turns else 0
-    return tiles + rows + 2 * K * M * size + gates + angles + (queries if copies else 0) + 512
+    slots = 2 * K * M * size + gates + (queries if copies else 0)
+    # At another time, of a group's queries, these once more and one tile of gates.
+    again = queries + C * M * size if GB > 1 else 0
+    return tiles + rows + angles + max(slots, again) + 512
 
 
 def programs_together(call) -> int:

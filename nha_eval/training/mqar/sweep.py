@@ -12,13 +12,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +22,18 @@ from rich.console import Console
 
 from nha_eval import environment
 from nha_eval.bench.machine import resolve_device
-from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.journal import plain, write_atomic
 from nha_eval.progress import duration
 from nha_eval.training.folder import training_folder
 from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, mqar_config, rate_cells, seed_cells, shapes
 from nha_eval.training.mqar.spec import MqarSpec
 from nha_eval.training.mqar.training import train_cell
+from nha_eval.training.workers import KILLED, results
 
 COLUMNS = [
     *("task", "mixer", "variant", "window", "trained_window", "slots", "d_model", "heads", "state_elements", "state_bytes"),
     *("length", "pairs", "rate", "seed", "split", "accuracy", "n", "steps", "seconds", "status", "reason"),
 ]
-# A worker that is killed leaves no word; a training in whose hands this happened so often is given up.
-TRIES = 2
-KILLED = "its process was killed, as by the system for want of memory"
-_ORPHANED = 2.0  # seconds between a worker's looks at who started it
 
 
 def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | None = None) -> Path:
@@ -112,70 +103,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _results(spec: MqarSpec, jobs: list[tuple[int, Cell, str]], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(place, record) of each job as it is done, by one process or several."""
-    if min(workers, len(jobs)) <= 1:
-        for i, cell, place in jobs:
-            yield i, train_cell(spec, cell, Path(place))
-        return
-    tries = dict.fromkeys((i for i, *_ in jobs), 0)
-    left = {i: (cell, place) for i, cell, place in jobs}
-    while left:
-        # After a death nobody knows whose it was: those in hand go one at a time then, so that the one that brings it is found.
-        suspects = {i: job for i, job in left.items() if tries[i]}
-        batch = suspects or dict(left)
-        for i, record in _pooled(spec, batch, 1 if suspects else min(workers, len(batch)), workers):
-            tries[i] += record is None
-            if record is None and tries[i] < TRIES:
-                continue
-            del left[i]
-            yield i, record or {"status": "error", "reason": KILLED, "rows": [], "seconds": 0.0}
-
-
-def _pooled(
-    spec: MqarSpec, left: dict[int, tuple[Cell, str]], count: int, workers: int
-) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(place, record) as they come; None for those in hand when a worker died, after which nothing more comes."""
-    before = set(multiprocessing.active_children())
-    threads = max(1, torch.get_num_threads() // workers)
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(threads, os.getpid()))
-    waiting = list(left.items())
-    running: dict[Future, int] = {}
-    try:
-        while waiting or running:
-            # No more than there are workers, so that all that is running when one dies was in hand.
-            while waiting and len(running) < count:
-                i, (cell, place) = waiting.pop(0)
-                running[pool.submit(train_cell, spec, cell, Path(place))] = i
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                i = running.pop(future)
-                try:
-                    record = future.result()
-                except BrokenProcessPool:
-                    for other in [i, *running.values()]:
-                        yield other, None
-                    return
-                except Exception as problem:
-                    if not is_out_of_memory(problem):
-                        raise
-                    record = {"status": "oom", "reason": one_line(problem), "rows": [], "seconds": 0.0}
-                yield i, record
-    finally:
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker(threads: int, parent: int) -> None:
-    torch.set_num_threads(threads)
-
-    def watch() -> None:
-        # Killed outright, the parent ends nobody: workers would train on for a table that none writes.
-        while os.getppid() == parent:
-            time.sleep(_ORPHANED)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return results(train_cell, [(i, (spec, cell, Path(place))) for i, cell, place in jobs], workers)
 
 
 def write_table(folder: Path, spec: MqarSpec, cells: list[Cell], records: list[dict[str, Any]]) -> Path:

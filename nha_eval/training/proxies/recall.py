@@ -1,0 +1,143 @@
+"""Recall in context, in forms that a language model of tens of millions of weights can do: nothing is generated, the answer's
+tokens are given and asked one by one.
+
+- `passage`: a passage of the measured text, other text, and the passage again: the share of its tokens foretold right.
+- `random`: the same with random tokens, which no text helps to foretell (the induction of arXiv 2209.11895).
+- `fact`: three facts of the recall text's forms (docs/TEXT.md), other text, and the beginning of a sentence that says one of
+  them again: whether all tokens of its value are foretold right.
+
+Each sequence is asked once more with what was told taken out and another of its kind in its place (`control`): what is right
+even so was not recalled.
+
+    recall_tasks(data, tokenizer, spec)[0].answered(model, device, dtype)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.modeling import NHAForCausalLM
+from nha_eval.text.recall_text import FORMS as FACTS
+from nha_eval.training.proxies.data import Data
+from nha_eval.training.proxies.measure import AT_ONCE
+from nha_eval.training.proxies.spec import ProxySpec
+
+PASSAGE = 32  # tokens that are met again
+CUE = 4  # of these, the first that are not asked: by them the model finds the passage
+TOLD = 3  # facts
+_STREAM = 0xEC0  # beside the seed, so that no other use of it draws the same numbers
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One sequence: tokens [T], and where the asked ones begin and end."""
+
+    tokens: np.ndarray
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class RecallTask:
+    """The sequences of a form and distance, and the same with what was told taken out."""
+
+    form: str
+    distance: int
+    told: list[Asked]
+    control: list[Asked]
+
+    def answered(self, model: NHAForCausalLM, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+        """`right` and `control`, a share a sequence: of the asked tokens, for `fact` 1 where all are right and else 0."""
+        found = {}
+        for name, asked in (("right", self.told), ("control", self.control)):
+            shares = _right(model, asked, device, dtype)
+            found[name] = [round(float(x == 1 if self.form == "fact" else x), 4) for x in shares]
+        return {"form": self.form, "distance": self.distance, **found}
+
+
+def recall_tasks(data: Data, tokenizer: Any, spec: ProxySpec) -> list[RecallTask]:
+    """The tasks of a spec: a function of the measured text, the tokenizer and the spec alone."""
+    makers = {"passage": _passage, "random": _random, "fact": _fact}
+    tasks = []
+    for number, form in enumerate(makers):
+        if form not in spec.recall.forms:
+            continue
+        for distance in sorted(set(spec.recall.distances)):
+            rng = np.random.default_rng([spec.text.seed, number, distance, _STREAM])
+            pairs = [makers[form](rng, data, tokenizer, distance) for _ in range(spec.recall.sequences)]
+            tasks.append(RecallTask(form, distance, *map(list, zip(*pairs, strict=True))))
+    return tasks
+
+
+def _passage(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -> tuple[Asked, Asked]:
+    return _again(rng, data, distance, _text(rng, data, PASSAGE), _text(rng, data, PASSAGE))
+
+
+def _random(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -> tuple[Asked, Asked]:
+    first, other = rng.integers(data.vocabulary, size=(2, PASSAGE))
+    return _again(rng, data, distance, first, other)
+
+
+def _again(rng: np.random.Generator, data: Data, distance: int, first: np.ndarray, other: np.ndarray) -> tuple[Asked, Asked]:
+    between = _text(rng, data, distance)
+    begin = PASSAGE + distance + CUE
+    return tuple(Asked(np.concatenate([told, between, first]), begin, begin + PASSAGE - CUE) for told in (first, other))  # type: ignore[return-value]
+
+
+def _fact(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -> tuple[Asked, Asked]:
+    form = list(FACTS.values())[int(rng.integers(len(FACTS)))]
+    sheet, other = form(rng, TOLD), form(rng, TOLD)
+    fact = sheet.facts[int(rng.integers(len(sheet.facts)))]
+    between = _text(rng, data, distance)
+    cue, value = fact.restated[: fact.restated.index(fact.value)], fact.value
+    if cue.endswith(" "):
+        cue, value = cue[:-1], f" {value}"
+    asked, answer = _tokens(tokenizer, f"\n\n{cue}"), _tokens(tokenizer, value)
+    found = []
+    for told in (sheet, other):
+        facts = (told.joint or "\n\n").join(each.stated for each in told.facts)
+        before = np.concatenate([_tokens(tokenizer, f"{told.opening}\n\n{facts}\n\n"), between, asked])
+        found.append(Asked(np.concatenate([before, answer]), len(before), len(before) + len(answer)))
+    return found[0], found[1]
+
+
+def _text(rng: np.random.Generator, data: Data, count: int) -> np.ndarray:
+    begin = int(rng.integers(max(1, len(data.tokens) - count)))
+    return np.asarray(data.tokens[begin : begin + count], np.int64)
+
+
+def _tokens(tokenizer: Any, text: str) -> np.ndarray:
+    return np.array(
+        tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"], np.int64
+    )
+
+
+@torch.no_grad()
+def _right(model: NHAForCausalLM, asked: list[Asked], device: torch.device, dtype: torch.dtype) -> np.ndarray:
+    """The share of asked tokens foretold right, one a sequence."""
+    was_training = model.training
+    model.eval()
+    longest = max(len(one.tokens) for one in asked)
+    ids = np.zeros((len(asked), longest), np.int64)
+    wanted = np.zeros((len(asked), longest), bool)
+    for row, one in enumerate(asked):
+        # What stands after the last asked token changes nothing before it.
+        ids[row, : len(one.tokens)] = one.tokens
+        wanted[row, one.begin : one.end] = True
+    rows = max(1, AT_ONCE[device.type] // longest)
+    shares = []
+    for begin in range(0, len(asked), rows):
+        batch = torch.from_numpy(ids[begin : begin + rows]).to(device)
+        chosen = torch.from_numpy(wanted[begin : begin + rows]).to(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            hidden = model.model(batch, use_cache=False).last_hidden_state
+            told = model.lm_head(hidden[:, :-1][chosen[:, 1:]]).argmax(-1)
+        right = torch.zeros(chosen[:, 1:].shape, device=device)
+        right[chosen[:, 1:]] = (told == batch[:, 1:][chosen[:, 1:]]).float()
+        shares.append((right.sum(1) / chosen.sum(1)).cpu().numpy())
+    model.train(was_training)
+    return np.concatenate(shares)
