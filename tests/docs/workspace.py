@@ -69,7 +69,7 @@ STUDY = {
     "tokens": 256,
     "batch": 4,
     "learning_rate": 0.003,
-    "evaluate": {"lengths": [1, 2], "tokens": 512, "resamples": 50},
+    "evaluate": {"lengths": [1, 2], "tokens": 512, "resamples": 100},
     "recall": {"forms": ["passage"], "distances": [8], "sequences": 4},
     "speed_steps": 0,
     "device": "cpu",
