@@ -87,3 +87,10 @@ def preset_names() -> list[str]:
     return sorted(
         [BASE, *TRAINED, *kept_names(), *(f"{pattern}-{size}" for pattern in [*PATTERNS, *HYBRIDS] for size in SIZES)]
     )
+
+
+def shipped_folder(name: str) -> Path | None:
+    """The folder of a trained checkpoint that comes with this project; None for any other name."""
+    if name in TRAINED:
+        return CHECKPOINTS / name
+    return KEPT / name if name in kept_names() else None

@@ -29,16 +29,14 @@ from models.load import load_pretrained
 from models.modeling import NHAForCausalLM
 from models.patterns import (
     BASE,
-    CHECKPOINTS,
     FULL_EVERY,
     HYBRIDS,
-    KEPT,
     PATTERNS,
     SIZES,
     SLOT_LAYER,
     TRAINED,
-    kept_names,
     preset_names,
+    shipped_folder,
 )
 from models.tokenizer import BOS, EOS, PAD, byte_tokenizer
 
@@ -62,13 +60,6 @@ class LoadedModel:
     def has_window(self) -> bool:
         """Whether any layer has a window that can be set."""
         return any(layer.self_attn.has_window for layer in self.model.decoder_layers)
-
-
-def shipped_folder(name: str) -> Path | None:
-    """The folder of a trained checkpoint that comes with this project; None for any other name."""
-    if name in TRAINED:
-        return CHECKPOINTS / name
-    return KEPT / name if name in kept_names() else None
 
 
 def preset_config(name: str) -> NHAConfig:
@@ -124,12 +115,9 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
         return _from_folder(
             name, folder, lambda path: _converted(path, "attention", None, dtype), device, f"asset {folder.name}"
         )
-    if name in kept_names():
-        return _from_folder(name, KEPT / name, lambda path: load_pretrained(path, dtype=dtype), device, "shipped")
-    if name in TRAINED:
-        path, base = CHECKPOINTS / name, smollm2_folder()
-        source = f"shipped, on asset {base.name}"
-        return _from_folder(name, path, lambda path: load_pretrained(path, dtype=dtype), device, source)
+    if (kept := shipped_folder(name)) is not None:
+        source = f"shipped, on asset {smollm2_folder().name}" if name in TRAINED else "shipped"
+        return _from_folder(name, kept, lambda path: load_pretrained(path, dtype=dtype), device, source)
     if name in preset_names():
         return _random(name, device, dtype)
     prefix, colon, rest = name.partition(":")
