@@ -40,7 +40,12 @@ bench: setup ## time and memory of the operator beside its peers, into results/r
 test: setup ## the tests, in ten minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --durations=10
 
+# The report is tried in the system's Chromium, fetched where this may install packages; without one those tests skip.
 test-slow: setup ## the tests that take minutes
+	@command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 && echo "installing Chromium for the report's tests" \
+	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } \
+	  || echo "no Chromium here: the report's tests in a browser are skipped"
 	$(BIN)/python -m pytest -m slow --durations=10
 
 docs: setup ## the documentation as a site, into site/; any warning is an error

@@ -149,7 +149,7 @@ def _folder(name: str) -> Path:
 
 def _nearest(name: str) -> str:
     near = get_close_matches(name, preset_names(), n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names())}"
+    return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names()[:8])}, ... (`list`)"
 
 
 def _converted(path: Path, mixer: str, window: int | None, dtype: torch.dtype) -> NHAForCausalLM:
@@ -170,7 +170,9 @@ def _from_folder(
     except Exception as error:
         # The readers of a tokenizer's files raise whatever they meet; a model without one cannot be evaluated.
         reason = " ".join(str(error).split())[:200]
-        raise ModelUnavailable(f"{path} holds no tokenizer that can be read: {reason}") from error
+        raise ModelUnavailable(
+            f"{path} holds no tokenizer that can be read ({reason}); save the model's own into it"
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     longest = model.config.max_position_embeddings

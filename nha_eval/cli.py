@@ -6,9 +6,11 @@ its name is the file's. Verbs import what is heavy inside that function, so that
 """
 
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -27,6 +29,11 @@ def _version(wanted: bool) -> None:
 
         print(f"{PROGRAM} {version(PROGRAM)}")
         raise typer.Exit
+
+
+def _paragraphs(command: Callable[..., int]) -> str:
+    """Its docstring with each paragraph on a line of its own: typer keeps the breaks of the source, wherever they fall."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.getdoc(command).split("\n\n"))
 
 
 def make_app() -> typer.Typer:
@@ -55,10 +62,10 @@ def make_app() -> typer.Typer:
         if hasattr(verb, "COMMANDS"):
             group = typer.Typer(name=module, help=verb.HELP, no_args_is_help=True, rich_markup_mode="rich")
             for name, command in verb.COMMANDS.items():
-                group.command(name=name, epilog=verb.EXAMPLES[name])(command)
+                group.command(name=name, help=_paragraphs(command), epilog=verb.EXAMPLES[name])(command)
             app.add_typer(group)
         else:
-            app.command(name=module, epilog=getattr(verb, "EXAMPLE", None))(verb.command)
+            app.command(name=module, help=_paragraphs(verb.command), epilog=getattr(verb, "EXAMPLE", None))(verb.command)
     return app
 
 
@@ -103,6 +110,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A path may hold bytes that are no text; written back as they came it still names its file.
         stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    if "JPY_PARENT_PID" in os.environ:
+        # A notebook's `!` gives a terminal, whose output the page cannot move about in: rich then writes plain lines.
+        os.environ.setdefault("TTY_COMPATIBLE", "0")
     code = run()
     if code == INTERRUPTED:
         # Taking torch down in order takes longer than somebody who pressed Ctrl-C should wait.

@@ -49,23 +49,34 @@ def show(found: dict[str, Any]) -> None:
     """Print it as tables."""
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(highlight=False)
 
-    def table(title: str, *columns: str) -> Table:
-        return Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    def table(*columns: str) -> Table:
+        # A name is there to be given back: it is never cut, whatever else has to be folded.
+        first, *others = columns
+        return Table(Column(first, no_wrap=True), *(Column(name, overflow="fold") for name in others), box=box.SIMPLE_HEAD)
+
+    def headed(title: str, rows: Table) -> None:
+        # A title of the table's own would be folded to the table's width.
+        console.print(title, style="bold", markup=False)
+        console.print(rows)
 
     console.print(f"[bold]Models[/bold] (--model; or a checkpoint folder, or a hub id)\n  {', '.join(found['presets'])}\n")
     for suite, tasks in found["suites"].items():
-        rows = table(f"Suite {suite} (--suite)", "task", "lengths", "protocol", "version", "data (--data)")
+        protocols, data = {task["protocol"] for task in tasks}, any(task["data"] for task in tasks)
+        # What all tasks share is said once, so that the rest has room in a narrow terminal.
+        title = f"Suite {suite} (--suite)" + (f", protocol {tasks[0]['protocol']}" if len(protocols) == 1 else "")
+        rows = table("task", "lengths", *["protocol"] * (len(protocols) > 1), "version", *["data (--data)"] * data)
         for task in tasks:
             lengths = ", ".join(map(str, task["lengths"])) if task["lengths"] else "as they come"
-            rows.add_row(task["task"], lengths, task["protocol"], task["version"], ", ".join(task["data"]))
-        console.print(rows)
-    specs = table("Specs (eval NAME)", "name", "models")
+            row = [task["task"], lengths, *[task["protocol"]] * (len(protocols) > 1), task["version"]]
+            rows.add_row(*row, *[", ".join(task["data"])] * data)
+        headed(title, rows)
+    specs = table("name", "models")
     for name, models in found["specs"].items():
         specs.add_row(name, ", ".join(models))
-    console.print(specs)
+    headed("Specs (eval NAME)", specs)
     console.print(f"[bold]Plots[/bold] (plot KIND RUN --out FILE)\n  {', '.join(found['plots'])}\n")
     console.print(f"[bold]Tables[/bold] (tables NAME)\n  {', '.join(found['tables'])}")

@@ -37,6 +37,7 @@ from nha_eval.truncation import fate, shares
 from tasks.protocols import protocol_name
 
 NORMAL = 1.96  # half a 95% interval in standard errors
+ASKED = 400  # characters of a prompt's end, and of a choice, kept with a document's record
 # Of these, each over pairs (log-likelihood, weight), lm-eval gives no error.
 RATIOS = (weighted_perplexity, bits_per_byte)
 
@@ -290,9 +291,10 @@ def _majority(task: Any, logged: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _samples(task: Any, logged: list[dict[str, Any]], tokenizer: Any) -> list[dict[str, Any]]:
-    """A record a document, in the documents' order: what was asked (its hash), right, answered, and each metric's
+    """A record a document, in the documents' order: what was asked (its hash and its end), right, answered, and each metric's
     value.
 
+    `asked` is the prompt's last ASKED characters, `choices` what there was to choose from: reports show them beside answers.
     `distance` is the tokens that come after the first one of the answer in the prompt, `depth` the share of the text before
     it; None where the document does not tell. `correct` is the first metric's value where that is a number: of a choice task
     "acc", of a recall task "contains".
@@ -307,6 +309,8 @@ def _samples(task: Any, logged: list[dict[str, Any]], tokenizer: Any) -> list[di
                 "doc_id": sample["doc_id"],
                 "context_id": source_document(doc),
                 "prompt_hash": sample["prompt_hash"],
+                "asked": str(sample["arguments"][0][0])[-ASKED:],
+                "choices": _shown_choices(task, doc),
                 "gold": gold,
                 "prediction": prediction,
                 "correct": None,
@@ -332,6 +336,10 @@ def _answer(task: Any, sample: dict[str, Any]) -> tuple[Any, Any]:
         logprobs = [logprob for logprob, _ in given[: len(choices)]]
         return gold[0] if len(gold) == 1 else gold, int(np.argmax(logprobs))
     return _plain(sample["doc"].get("answers", sample["target"])), _plain(given[0])
+
+
+def _shown_choices(task: Any, doc: dict[str, Any]) -> list[str] | None:
+    return [choice[:ASKED] for choice in _choices(task, doc)[0]] if task.OUTPUT_TYPE == "multiple_choice" else None
 
 
 def _plain(value: Any) -> Any:

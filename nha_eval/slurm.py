@@ -6,11 +6,15 @@ what they have finished and does what is left.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import dataclass
 
 from nha_eval.errors import UserError
+
+# minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds
+TIME = r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Jobs:
             value = getattr(self, name)
             if value is not None and (not value or value.split() != [value]):
                 raise UserError(f"{name} is {value!r}: wanted is one word, as SLURM takes it")
+        if not re.fullmatch(TIME, self.time):
+            raise UserError(f"time is {self.time!r}: wanted are minutes, or hours as in 08:00:00, or days as in 2-12:00:00")
 
 
 def command(spec: str, *more: str) -> str:

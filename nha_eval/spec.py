@@ -34,6 +34,7 @@ from pydantic import (
 from nha_eval import yamls
 from nha_eval.errors import UserError, nearest, shown
 from nha_eval.paths import user_path
+from nha_eval.spec_verbs import EXAMPLES, MARKS, verb_of
 from nha_eval.window_settings import (
     MOST,
     Setting,
@@ -308,21 +309,23 @@ def find_spec(given: str, shipped: Path = SPECS) -> Path:
     raise UserError(f"no such spec file: {given!r}; give a YAML file or a spec by name ({nearest(given, names)})")
 
 
-def read_spec(path: Path) -> dict[str, Any]:
-    """The file's mapping, unchecked. Raises UserError for what is not a YAML mapping."""
+def read_spec(path: Path, verb: str = "eval") -> dict[str, Any]:
+    """The file's mapping, unchecked. Raises UserError for what is not a YAML mapping, or a spec of another verb than `verb`."""
     try:
         content = yamls.read(path)
     except OSError as problem:
         raise UserError(f"cannot read {path}: {problem.strerror}") from problem
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         place, told = yamls.told(problem)
-        raise UserError(f"{path}{place}: not YAML that a spec can be ({told}); `eval --help` shows an example") from problem
+        raise UserError(f"{path}{place}: not YAML that a spec can be ({told}); `{verb} --help` shows an example") from problem
     if content is None:
-        raise UserError(f"{path} is empty: a spec names at least `models` and `suites` (`list` shows what there is)")
+        raise UserError(f"{path} is empty: wanted are keys and values ({EXAMPLES[verb]}); `{verb} --help` shows an example")
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path}: this is a {type(content).__name__}; wanted is a mapping of keys to values (models: ..., suites: ...)"
-        )
+        raise UserError(f"{path}: this is a {type(content).__name__}; wanted is a mapping of keys to values ({EXAMPLES[verb]})")
+    other = verb_of(content)
+    if other not in (None, verb):
+        mark = next(mark for mark in MARKS[other] if mark in content)
+        raise UserError(f"{path} is a spec of `{other}`, as it has the key `{mark}`: give it to that verb, or `{verb}` another")
     return content
 
 

@@ -19,6 +19,7 @@ from nha_eval.errors import MachineError, UserError, is_disk_trouble
 from nha_eval.journal import Journal, write_atomic
 from nha_eval.paths import make_writable, user_path
 from nha_eval.plan import Cell
+from nha_eval.spec_verbs import verb_of
 from nha_eval.telemetry import tidy
 
 # Where the shares of a run are worked on that several machines do at once.
@@ -93,6 +94,7 @@ TABLES = {
     "telemetry": ("telemetry.csv", TELEMETRY_COLUMNS),
 }
 RUNS = Path("results/runs")
+REPORTS = Path("results/reports")  # of several runs
 
 
 class RunFolder:
@@ -159,7 +161,12 @@ class RunFolder:
                 if there
                 else "an unknown spec (its spec.yaml is gone or broken)"
             )
-            raise UserError(f"{self.path} holds a run of {differs}: choose another folder with --out, or remove that one")
+            last = "or remove that one" if there else "or put that file back"
+            raise UserError(f"{self.path} holds a run of {differs}: choose another folder with --out, {last}")
+        other = made_by(self.path)
+        if other in ELSEWHERE or (not path.exists() and (self.path / "environment.json").exists()):
+            what = f"a run of `{other}`" if other in ELSEWHERE else "figures of another command"
+            raise UserError(f"{self.path} holds {what}: choose another folder with --out")
         (self.path / "environment.json").unlink(missing_ok=True)
         write_atomic(path, text)
 
@@ -216,13 +223,72 @@ def table_rows(cell: Cell, record: dict[str, Any]) -> list[dict[str, Any]]:
     return [{key: value for key, value in {**common, **row}.items() if key in columns} for row in rows]
 
 
-def find_run(given: str) -> Path:
-    """The run folder for a path or a bare name under results/runs. Raises UserError when there is none."""
-    for path in (user_path(given, "run", "give a run folder"), RUNS / given):
+# What shows the figures of runs that have no scores.csv.
+ELSEWHERE = {
+    "hybridize": "its figures are in heldout.csv and training.svg",
+    "search": "its report.md was written with it",
+    "train": "its figures are in train.csv, or in mqar.csv, which `plot state-recall` draws",
+}
+
+
+def lost_tables(folder: Path) -> list[str]:
+    """Tables of scores and costs that are gone, empty or torn though cells that they are made of are there."""
+    suspect = {}
+    for kind in ("score", "cost"):
+        path = folder / TABLES[kind][0]
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            if content.count(b"\n") > 1 and content.endswith(b"\n"):
+                continue
+        suspect[kind] = path.name
+    journal, found = Journal(folder), set()
+    for file in sorted(journal.cells.glob("*.json")):
+        if found == set(suspect):
+            break
+        found |= {((journal.read(file.stem) or {}).get("cell") or {}).get("kind")} & set(suspect)
+    return [name for kind, name in suspect.items() if kind in found]
+
+
+def made_by(folder: Path) -> str | None:
+    """The verb that the run in a folder is of; None where nothing in it says so."""
+    return "search" if (folder / "search.yaml").is_file() else verb_of(_read_mapping(folder / "spec.yaml"))
+
+
+def find_run(given: str, verbs: tuple[str, ...] = ("eval",)) -> Path:
+    """The run folder for a path or a bare name under results/runs. Raises UserError when there is none, or it is one of another
+    verb than `verbs`."""
+    path = user_path(given, "run", "give a run folder")
+    for folder in (path, RUNS / given):
         # A path longer than a system's longest is one that is not there.
         with contextlib.suppress(OSError):
-            if (path / "spec.yaml").is_file():
-                return path
+            verb = made_by(folder)
+            if verb in ELSEWHERE and verb not in verbs:
+                raise UserError(f"{given!r} is a run of `{verb}`; {ELSEWHERE[verb]}: give a run of `{verbs[0]}`")
+            if (folder / "spec.yaml").is_file():
+                return folder
     runs = sorted(path.parent.name for path in RUNS.glob("*/spec.yaml"))
     there = f" (runs: {', '.join(runs)})" if runs else ""
-    raise UserError(f"no such run: {given!r}; give a run folder, or the name of one under {RUNS}{there}")
+    problem = f"no such run: {given!r}"
+    if path.is_dir():
+        problem = f"{given!r} is a folder, but no run, as it has no spec.yaml"
+    elif path.is_file():
+        problem = f"{given!r} is a file, and no run"
+    raise UserError(f"{problem}; give a run folder, or the name of one under {RUNS}{there}")
+
+
+def find_runs(given: list[str], verbs: tuple[str, ...] = ("eval",)) -> list[Path]:
+    """The folder of each of them, as `find_run` finds it. Raises UserError as it does, and when one is given twice."""
+    folders = [find_run(one, verbs) for one in given]
+    places = [folder.resolve() for folder in folders]
+    twice = next((one for place, one in enumerate(given) if places[place] in places[:place]), None)
+    if twice is not None:
+        raise UserError(f"the run {twice!r} is given twice: give each run once")
+    return folders
+
+
+def joined_folder(folders: list[Path]) -> Path:
+    """Where the report of several runs goes when no place is given. Raises UserError where their names make none."""
+    name = "+".join(folder.resolve().name for folder in folders)
+    if len(name.encode("utf-8", errors="replace")) > 200:
+        raise UserError("the runs' names together are too long for a folder's: give one with --out")
+    return REPORTS / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ class ScoredTask:
         return {row["metric"]: row for row in self.record.get("rows") or []}
 
     def documents(self) -> dict[Any, dict[str, Any]]:
-        """Each document's record by its `doc_id`. Raises UserError when the file cannot be read."""
+        """Each document's record by its `doc_id`, read once. Raises UserError when the file cannot be read."""
+        return self._documents
+
+    @cached_property
+    def _documents(self) -> dict[Any, dict[str, Any]]:
         try:
             lines = self.samples.read_text(encoding="utf-8").splitlines()
             records = [json.loads(line) for line in lines if line]

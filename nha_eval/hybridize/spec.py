@@ -211,7 +211,7 @@ def read_hybrid_spec(given: str, overrides: dict[str, Any], changes: list[str] |
     """(its bare name, the spec) of a path or a name; `changes` are laid over it, each as KEY=VALUE with dots between the keys
     of what is nested and the value in YAML (`gate.activation=softmax`)."""
     path = find_spec(given, SPECS)
-    content = read_spec(path)
+    content = read_spec(path, "hybridize")
     for change in changes or ():
         lay_change(content, change)
     return path.stem, make_hybrid_spec(content, overrides, where=path.name)

@@ -35,7 +35,7 @@ from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel, O
 from nha_eval.hybridize.spec import STAGES, HybridSpec, Stage
 from nha_eval.hybridize.student import Student, build_student, build_teacher, mark_trainable, round_frozen
 from nha_eval.journal import plain, write_atomic
-from nha_eval.plots import _training, render, write_bytes
+from nha_eval.plots import render, training_figure, write_bytes
 from nha_eval.text import Text, open_text
 from nha_eval.text.self_text import write_self_text
 from nha_eval.training.folder import training_folder
@@ -346,7 +346,7 @@ def _finish(run: Run) -> Path:
             model.save_pretrained(out)
         _tokenizer(spec).save_pretrained(out)
     write_card(out, spec, run.folder)
-    picture = _training.draw({run.folder.name.removeprefix("hybridize-"): run.folder})
+    picture = training_figure({run.folder.name.removeprefix("hybridize-"): run.folder})
     for kind in ("svg", "png"):
         write_bytes(run.folder / f"training.{kind}", render(picture, kind))
     write_bytes(out / "training.png", render(picture, "png"))

@@ -6,6 +6,9 @@ to read it) and `draw(scores, costs, figure=None, columns=None) -> Figure`, whic
 tables names them all, in `TABLES`. To add a kind, add its file. Nothing here imports torch.
 
     python -c "from nha_eval.plots import draw; draw('window-accuracy', 'results/runs/quickstart', 'window-accuracy.svg')"
+
+In a notebook, after `%matplotlib inline`, a cell that ends in `figure('window-accuracy', RUN)` shows it; what is drawn under
+`with style():` looks like these.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ._frames import Frames, load_frames, make_frames
+    from ._style import style
     from ._summary import suite_scores, task_scores
+    from ._training import training_figure
 
 __all__ = [
     "Frames",
@@ -33,14 +38,17 @@ __all__ = [
     "make_frames",
     "plot_kind",
     "plot_kinds",
+    "plot_width",
     "render",
+    "style",
     "suite_scores",
     "task_scores",
+    "training_figure",
     "write_bytes",
 ]
 
 # Imported on first use, as pandas takes half a second that naming the kinds should not.
-_LAZY = {"suite_scores": "_summary", "task_scores": "_summary"}
+_LAZY = {"style": "_style", "suite_scores": "_summary", "task_scores": "_summary", "training_figure": "_training"}
 _LAZY |= dict.fromkeys(("Frames", "load_frames", "make_frames"), "_frames")
 
 
@@ -49,6 +57,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
 
+
+# Inches: a column of a two-column page, and the page.
+WIDTHS = {"column": 3.25, "page": 6.75}
+NARROWEST, WIDEST = 2.5, 30.0
 
 # What would differ from one call to the next (dates, versions) stays out of the files.
 _FORMATS = {
@@ -73,10 +85,25 @@ def plot_kind(kind: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{kind.replace('-', '_')}")
 
 
-def figure(kind: str, source: object, *, columns: int | None = None) -> Figure:
+def plot_width(size: str | None) -> float | None:
+    """Inches of a size: `column`, `page`, or a number of them; None for None. ValueError for what is none of these."""
+    if size is None or size in WIDTHS:
+        return WIDTHS.get(size)
+    try:
+        inches = float(size)
+    except ValueError:
+        inches = 0.0
+    if not NARROWEST <= inches <= WIDEST:
+        raise ValueError(
+            f"no such size of a plot: {size!r}; wanted is {', '.join(WIDTHS)}, or a width of {NARROWEST} to {WIDEST} inches"
+        )
+    return inches
+
+
+def figure(kind: str, source: object, *, columns: int | None = None, width: float | None = None) -> Figure:
     """The figure of `kind` from a run folder, Frames, or a dict of DataFrames.
 
-    `columns` fixes how many panels stand side by side.
+    `columns` fixes how many panels stand side by side, `width` (inches) how wide it is altogether; the text stays as large.
 
     ValueError for an unknown kind, a source that cannot be read, or when no row has anything to draw.
     """
@@ -84,10 +111,10 @@ def figure(kind: str, source: object, *, columns: int | None = None) -> Figure:
     from ._style import style
 
     module = plot_kind(kind)
-    frames = load_frames(source)
+    tables = getattr(module, "TABLES", ("scores", "costs"))
+    frames = load_frames(source, answers="answers" in tables)
 
-    with style():
-        tables = getattr(module, "TABLES", ("scores", "costs"))
+    with style(width):
         return module.draw(*(getattr(frames, name) for name in tables), columns=columns)
 
 
@@ -105,8 +132,8 @@ def render(drawn: Figure, file_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def draw(kind: str, source: object, out: str | Path, *, columns: int | None = None) -> Path:
-    """Write the plot `kind` to `out`, by its suffix .svg, .png or .pdf; source and columns are those of `figure`.
+def draw(kind: str, source: object, out: str | Path, *, columns: int | None = None, width: float | None = None) -> Path:
+    """Write the plot `kind` to `out`, by its suffix .svg, .png or .pdf; source, columns and width are those of `figure`.
 
     Returns `out`. ValueError for an unknown kind or suffix, or when there is nothing to draw; the file then stays as
     it was.
@@ -115,7 +142,7 @@ def draw(kind: str, source: object, out: str | Path, *, columns: int | None = No
     file_format = out.suffix.lower().lstrip(".")
     if file_format not in _FORMATS:
         raise ValueError(f"cannot write a plot to '{out.name}'; wanted a file name that ends in .svg, .png or .pdf")
-    write_bytes(out, render(figure(kind, source, columns=columns), file_format))
+    write_bytes(out, render(figure(kind, source, columns=columns, width=width), file_format))
     return out
 
 

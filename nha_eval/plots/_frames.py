@@ -23,7 +23,8 @@ SCORE_TEXT = [
     *("dtype", "device", "backend", "status", "reason"),
 ]
 SCORE_NUMBERS = ["value", "stderr", "ci_low", "ci_high", "n", "length", "batch_size", "seed"]
-COST_TEXT = ["model", "window", "phase", "dtype", "device", "backend", "status", "reason"]
+# `hardware` is no column of the file: a report of several runs fills it in, and of one run it is empty.
+COST_TEXT = ["model", "window", "phase", "dtype", "device", "hardware", "backend", "status", "reason"]
 COST_NUMBERS = [
     *("length", "batch_size", "latency_ms", "latency_ms_p25", "latency_ms_p75", "repeats"),
     *("cold_start_ms", "tokens_per_s", "peak_memory_mb", "state_bytes"),
@@ -40,7 +41,10 @@ MQAR_NUMBERS = [
 LM_TEXT = ["model", "mixer", "trained_window", "window", "part", "status", "reason"]
 LM_NUMBERS = ["seed", "slots", "length", "trained_length", "first", "last", "nll", "perplexity", "ci_low", "ci_high", "tokens"]
 
-TABLES = ("scores", "costs", "telemetry", "mqar", "lm")
+ANSWER_TEXT = ["model", "window", "suite", "cluster"]
+ANSWER_NUMBERS = ["correct", "distance", "depth", "reach"]
+
+TABLES = ("scores", "costs", "telemetry", "mqar", "lm", "answers")
 
 # Characters that turn the reading direction and so could garble the text around a name.
 _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
@@ -49,13 +53,15 @@ _BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
 @dataclass(frozen=True)
 class Frames:
     """The tables of one run, made by `load_frames` or `make_frames`: all columns of scores.csv, costs.csv, telemetry.csv,
-    mqar.csv and lm.csv are there."""
+    mqar.csv and lm.csv are there. `answers` are the recall documents of its samples (see `_answers`), a row each, where they
+    were asked for."""
 
     scores: pd.DataFrame
     costs: pd.DataFrame
     telemetry: pd.DataFrame
     mqar: pd.DataFrame
     lm: pd.DataFrame
+    answers: pd.DataFrame
 
 
 def clean_text(text: object, limit: int = 0) -> str:
@@ -109,6 +115,7 @@ def make_frames(
     telemetry: pd.DataFrame | None = None,
     mqar: pd.DataFrame | None = None,
     lm: pd.DataFrame | None = None,
+    answers: pd.DataFrame | None = None,
 ) -> Frames:
     """Frames from tables made elsewhere; missing columns are added empty, figures that are no numbers become NaN."""
     return Frames(
@@ -117,6 +124,7 @@ def make_frames(
         _tidy(telemetry, TELEMETRY_TEXT, TELEMETRY_NUMBERS),
         _tidy(mqar, MQAR_TEXT, MQAR_NUMBERS),
         _tidy(lm, LM_TEXT, LM_NUMBERS),
+        _tidy(answers, ANSWER_TEXT, ANSWER_NUMBERS),
     )
 
 
@@ -133,9 +141,10 @@ def _read(path: Path) -> pd.DataFrame | None:
         ) from None
 
 
-def load_frames(source: object) -> Frames:
-    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry`, `mqar` and `lm`, of
-    which any may be missing.
+def load_frames(source: object, *, answers: bool = False) -> Frames:
+    """The tables of `source`: a run folder, a Frames, or a dict with `scores`, `costs`, `telemetry`, `mqar`, `lm` and
+    `answers`, of which any may be missing. With `answers` the samples of a folder are read too, which takes a second in 40,000
+    documents.
 
     ValueError when it is none of these, the folder does not exist, or a table cannot be read.
     """
@@ -148,7 +157,14 @@ def load_frames(source: object) -> Frames:
     folder = Path(source)
     if not folder.is_dir():
         raise ValueError(f"no run folder at {folder}; give the folder that `eval` wrote, such as results/runs/quickstart")
-    return make_frames(*(_read(folder / f"{name}.csv") for name in TABLES))
+    tables = [_read(folder / f"{name}.csv") for name in TABLES[:-1]]
+    return make_frames(*tables, _read_answers(folder) if answers else None)
+
+
+def _read_answers(folder: Path) -> pd.DataFrame:
+    from ._answers import answer_frame, read_answers
+
+    return answer_frame(read_answers(folder))
 
 
 def window_order(window: str) -> tuple[int, int, str]:

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from ._settings import settings_of
-from ._style import Code, length_axis, scaled, value_axis
+from ._frames import clean_text
+from ._settings import setting_label, settings_of
+from ._style import INK, Code, length_axis, scaled, value_axis
+from ._told import tell
 
+CROSS = {"color": INK, "marker": "x", "markersize": 6.5, "linestyle": "none"}
+_PLACE = ["device", "hardware", "dtype"]
 PHASES = {"prefill": "Prefill", "decode": "Decoding one token", "train": "Training step"}
 
 
@@ -34,23 +40,41 @@ def measured(costs: pd.DataFrame, column: str) -> pd.DataFrame:
     return costs[(costs["status"] == "ok") & (costs[column] > 0) & (costs["length"] > 0)]
 
 
+def places(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(", NVIDIA H200, bfloat16" or "", rows) for all that was measured on one device and in one dtype, which alone may be
+    compared; what differs is named."""
+    keys = rows[_PLACE].drop_duplicates()
+    telling = [column for column in ("hardware", "dtype") if keys[column].nunique() > 1]
+    if "hardware" not in telling and keys["device"].nunique() > 1:
+        telling = ["device", *telling]
+    found = []
+    for key in keys.itertuples(index=False):
+        part = rows[(rows[_PLACE] == list(key)).all(axis=1)]
+        found.append(("".join(f", {clean_text(getattr(key, column), 40) or 'not known'}" for column in telling), part))
+    return found
+
+
 def phase_groups(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """(phase, ", batch 4" or "", rows) for every phase and batch size; the batch is named when there are several."""
+    """(phase, ", batch 4" or "", rows) for every phase, batch size, device and dtype; what there are several of is named."""
     order = [*PHASES, *sorted(set(rows["phase"]) - set(PHASES))]
     batches = rows["batch_size"].drop_duplicates().sort_values().tolist()
     groups = []
     for phase in order:
         for batch in batches:
-            same = rows["batch_size"].isna() if pd.isna(batch) else rows["batch_size"] == batch
-            part = rows[(rows["phase"] == phase) & same]
-            if len(part):
-                suffix = f", batch {batch:.0f}" if len(batches) > 1 and pd.notna(batch) else ""
-                groups.append((phase, suffix, part))
+            for where, placed in places(rows):
+                same = placed["batch_size"].isna() if pd.isna(batch) else placed["batch_size"] == batch
+                part = placed[(placed["phase"] == phase) & same]
+                if len(part):
+                    suffix = f", batch {batch:.0f}" if len(batches) > 1 and pd.notna(batch) else ""
+                    groups.append((phase, suffix + where, part))
     return groups
 
 
 def draw_panel(axes: Axes, panel: Panel, code: Code) -> None:
-    """A line a setting with markers by window; bars from `low` to `high` where the panel names these columns."""
+    """A line a setting with markers by window; bars from `low` to `high` where the panel names these columns; a cross where a
+    setting's figures pass full attention's."""
+    from ._crossings import about, courses
+
     divisor, unit = scaled(panel.rows[panel.column].to_numpy(), panel.units)
     for model, window in settings_of(panel.rows):
         own = panel.rows[(panel.rows["model"] == model) & (panel.rows["window"] == window)]
@@ -60,7 +84,7 @@ def draw_panel(axes: Axes, panel: Panel, code: Code) -> None:
         if panel.low and panel.high:
             ends = own[[panel.low, panel.high]].to_numpy().T / divisor
             bars = np.nan_to_num(np.maximum(np.array([y - ends[0], ends[1] - y]), 0))
-        axes.errorbar(
+        drawn = axes.errorbar(
             *(x, y, bars),
             color=code.colour(model),
             linestyle=code.line(model),
@@ -70,12 +94,30 @@ def draw_panel(axes: Axes, panel: Panel, code: Code) -> None:
             linewidth=1.3,
             label=f"{model}|{window}",
         )
+        tell(drawn[0], _words(setting_label((model, window)), own, panel, divisor, unit))
+    for course in courses(panel.rows, panel.column):
+        for length, figure in course.crossings:
+            (mark,) = axes.plot(length, figure / divisor, **CROSS, label="_crossing")
+            tell(mark, [f"{setting_label(course.setting)}\ncrosses full attention at {about(length)} tokens"])
     length_axis(axes, panel.rows["length"].tolist())
     value_axis(axes, (panel.rows[panel.column] / divisor).tolist(), log=panel.log)
     axes.set_ylabel(f"{panel.ylabel} ({unit})")
 
 
-def cost_handles(rows: pd.DataFrame, code: Code) -> list:
-    """Legend: the models' lines, then the windows' markers."""
+def _words(name: str, own: pd.DataFrame, panel: Panel, divisor: float, unit: str) -> list[str]:
+    told = []
+    for row in own.itertuples():
+        text = f"{name}\n{row.length:,.0f} tokens: {getattr(row, panel.column) / divisor:,.4g} {unit}"
+        if panel.low and panel.high and pd.notna(getattr(row, panel.low)):
+            text += f" (quartiles {getattr(row, panel.low) / divisor:,.4g} to {getattr(row, panel.high) / divisor:,.4g})"
+        told.append(text)
+    return told
+
+
+def cost_handles(rows: pd.DataFrame, code: Code, figure: Figure | None = None) -> list:
+    """Legend: the models' lines, then the windows' markers, and what crossings are where the figure has any."""
     models = [code.model_handle(model) for model in code.models if model in set(rows["model"])]
-    return models + [code.window_handle(window) for window in code.windows if window in set(rows["window"])]
+    found = models + [code.window_handle(window) for window in code.windows if window in set(rows["window"])]
+    if figure is not None and any(line.get_label() == "_crossing" for axes in figure.axes for line in axes.get_lines()):
+        found.append(Line2D([], [], **CROSS, label="crosses full attention"))
+    return found

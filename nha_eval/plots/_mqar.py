@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from ._frames import clean_text
 from ._style import INK, LINES, MARKERS, PALETTE, NothingToDraw, finish, length_axis, panels, score_axis
+from ._told import tell
 
 SETTING = ["name", "d_model", "heads", "window", "slots"]
 FULL = "transformer++"
@@ -74,9 +75,11 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, column: str, look: Look, name: st
     """Mean accuracy against `column`, bars from the worst to the best seed."""
     rows = rows.sort_values(column)
     bars = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-    axes.errorbar(
+    drawn = axes.errorbar(
         rows[column], rows["accuracy"], bars, **look.of(name), markersize=5.5, linewidth=1.3, elinewidth=1.0, label=name
     )  # fmt: skip
+    spans = zip(rows[column], rows["accuracy"], rows["low"], rows["high"], strict=True)
+    tell(drawn[0], [f"{name}\n{x:,.4g}: {y:.3f}, seeds {low:.3f} to {high:.3f}" for x, y, low, high in spans])
 
 
 def against(mqar: pd.DataFrame, column: str) -> tuple[pd.DataFrame, dict[str, str]]:

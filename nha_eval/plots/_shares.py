@@ -17,10 +17,15 @@ def by_layer(telemetry: pd.DataFrame) -> pd.DataFrame:
     """A row a (model, window, layer): share, the mean over query heads and queries; low and high, of the heads with the least
     and the most.
     """
-    rows = share_rows(telemetry)
-    heads = _weighted(rows[rows["head"].notna()], [*_SETTING, "layer", "head"])
+    heads = by_head(telemetry)
     found = heads.groupby([*_SETTING, "layer"], sort=False)["share"].agg(["mean", "min", "max"]).reset_index()
     return found.rename(columns={"mean": "share", "min": "low", "max": "high"})
+
+
+def by_head(telemetry: pd.DataFrame) -> pd.DataFrame:
+    """A row a (model, window, layer, head): share, the mean over queries."""
+    rows = share_rows(telemetry)
+    return _weighted(rows[rows["head"].notna()], [*_SETTING, "layer", "head"])
 
 
 def by_position(telemetry: pd.DataFrame) -> pd.DataFrame:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -45,11 +47,20 @@ class NothingToDraw(ValueError):
     """The tables hold no row that this kind of plot could show."""
 
 
+_width: ContextVar[float | None] = ContextVar("width", default=None)
+
+
 @contextmanager
-def style() -> Iterator[None]:
-    """The project's matplotlib style and nothing of the user's own settings."""
-    with matplotlib.style.context(["default", str(Path(__file__).with_name("nha.mplstyle"))]):
-        yield
+def style(width: float | None = None) -> Iterator[None]:
+    """The project's matplotlib style and nothing of the user's own settings; lines without a colour take the palette's. Figures
+    made within are `width` inches wide, by default as their panels want."""
+    sheets = ["default", str(Path(__file__).with_name("nha.mplstyle")), {"axes.prop_cycle": cycler(color=PALETTE)}]
+    before = _width.set(width)
+    try:
+        with matplotlib.style.context(sheets):
+            yield
+    finally:
+        _width.reset(before)
 
 
 class Code:
@@ -86,9 +97,15 @@ class Code:
         return Line2D([], [], color=MUTED, marker=self.marker(window), linestyle="none", label=window_label(window))
 
 
+def fitting(usual: int) -> int:
+    """How many panels stand side by side in the width that is asked for, `usual` where none is."""
+    wide = _width.get()
+    return usual if wide is None else max(1, round(wide / PANEL_WIDTH))
+
+
 def panels(count: int, figure: Figure | None = None, columns: int | None = None) -> tuple[Figure, list[Axes]]:
     """`count` axes on a figure (a new one unless given), in `columns` columns (by default what fits a page)."""
-    columns = min(count, columns or (3 if count % 3 == 0 or count > 4 else 2))
+    columns = min(count, columns or fitting(3 if count % 3 == 0 or count > 4 else 2))
     figure = figure or Figure()
     grid = figure.add_gridspec(math.ceil(count / columns), columns)
     return figure, [figure.add_subplot(grid[index // columns, index % columns]) for index in range(count)]
@@ -103,7 +120,7 @@ def finish(figure: Figure, handles: list) -> None:
     axes = figure.axes
     grid = axes[0].get_subplotspec().get_gridspec()
     # One panel alone is drawn wider: it has the page to itself.
-    width = 4.6 if len(axes) == 1 else PANEL_WIDTH * grid.ncols
+    width = _width.get() or (4.6 if len(axes) == 1 else PANEL_WIDTH * grid.ncols)
     longest = max((len(handle.get_label()) for handle in handles), default=0)
     columns = max(1, min(len(handles), int(width * 72 / (longest * 5.3 + 42))))
     band = _LEGEND_ROW * math.ceil(len(handles) / columns) + 0.1 if handles else 0.0
@@ -140,7 +157,7 @@ def length_axis(axes: Axes, lengths: list[float]) -> None:
     span = math.log2(max(lengths) / min(lengths)) if len(lengths) > 1 and min(lengths) > 0 else 0
     shown: list[float] = []
     for length in sorted(set(lengths), reverse=True):
-        if length > 0 and (not shown or math.log2(shown[-1] / length) >= max(0.14 * span, 0.1)):
+        if length > 0 and (not shown or math.log2(shown[-1] / length) >= max(0.17 * span, 0.1)):
             shown.append(length)
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -176,7 +193,7 @@ def score_axis(axes: Axes, highest: float, metric: str) -> None:
     whole."""
     top = max(1.0, highest * 1.05)
     axes.set_ylim(-0.03 * top, top)
-    axes.yaxis.set_major_locator(MultipleLocator(0.2) if top == 1 else MaxNLocator(5))
+    axes.yaxis.set_major_locator(MultipleLocator(0.2) if top <= 1.05 else MaxNLocator(5))
     axes.set_ylabel(f"score ({metric})")
 
 
@@ -188,5 +205,6 @@ def scaled(values: np.ndarray, units: tuple[tuple[float, str], ...]) -> tuple[fl
 
 
 MILLISECONDS = ((1.0, "ms"), (1000.0, "s"))
+TOKENS = ((1.0, "tokens/s"), (1000.0, "thousand tokens/s"))
 MEGABYTES = ((1.0, "MB"), (1024.0, "GB"))
 BYTES = ((1.0, "bytes"), (1024.0, "KiB"), (1024.0**2, "MiB"), (1024.0**3, "GiB"))

@@ -115,6 +115,14 @@ def suite_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return table.merge(totals, on=["suite", "length"], how="left")[columns]
 
 
+def score_words(row) -> str:
+    """`0.764, 95% interval 0.658 to 0.870; 3 of 4 tasks` of a row of `suite_scores`."""
+    told = f"{row.value:.3f}"
+    if pd.notna(row.stderr):
+        told += f", 95% interval {row.value - INTERVAL * row.stderr:.3f} to {row.value + INTERVAL * row.stderr:.3f}"
+    return told if row.tasks == row.tasks_total else f"{told}; {row.tasks} of {row.tasks_total} tasks"
+
+
 def common_mean(tasks: pd.DataFrame, settings: list[tuple[str, str]]) -> tuple[list[tuple[float, float]], int, float]:
     """Scores of `settings` (model, window) over the tasks that all of them have.
 

@@ -1,6 +1,7 @@
 """How trainings went: the loss and the held-out KL against the tokens seen, and the KL against the position, a line a run.
 
-    draw({"nha": Path("results/runs/hybridize-nha-smollm2-135m"), "window alone": Path("...")}).savefig("training.svg")
+    from nha_eval.plots import training_figure
+    training_figure({"nha": "results/runs/hybridize-nha-smollm2-135m", "window alone": "..."}).savefig("training.svg")
 
 The files are those that `hybridize` leaves: train.csv, heldout.csv, positions.csv. Nothing here imports torch.
 """
@@ -17,12 +18,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ._frames import clean_text
-from ._style import LINES, MUTED, PALETTE, NothingToDraw, finish, length_axis, panels, style, title
+from ._style import LINES, MUTED, PALETTE, NothingToDraw, finish, length_axis, panels, scaled, style, title
 
 INTERVAL = 1.96
+TOKENS = ((1e3, "thousands"), (1e6, "millions"))
 
 
-def draw(runs: Mapping[str, Path], figure: Figure | None = None) -> Figure:
+def training_figure(runs: Mapping[str, str | Path], figure: Figure | None = None) -> Figure:
     """Three panels of the runs, by name. NothingToDraw where none of them has a held-out figure yet."""
     tables = {name: _tables(Path(folder)) for name, folder in runs.items()}
     tables = {name: table for name, table in tables.items() if not table["heldout"].empty}
@@ -30,13 +32,14 @@ def draw(runs: Mapping[str, Path], figure: Figure | None = None) -> Figure:
         raise NothingToDraw("no held-out figures to draw: wanted are folders of hybridize")
     with style():
         figure, (loss, heldout, positions) = panels(3, figure, 3)
+        divisor, unit = scaled(pd.concat([table["heldout"]["seen"] for table in tables.values()]).to_numpy(), TOKENS)
         for number, table in enumerate(tables.values()):
             look = {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number // len(PALETTE) % len(LINES)]}
-            _loss(loss, table, look)
-            _heldout(heldout, table, look)
+            _loss(loss, table, divisor, look)
+            _heldout(heldout, table, divisor, look)
             _positions(positions, table, look)
         for axes, name in ((loss, "training loss, by stage"), (heldout, "held-out KL to the base")):
-            axes.set_xlabel("tokens seen (millions)")
+            axes.set_xlabel(f"tokens seen ({unit})")
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -72,18 +75,19 @@ def _tables(folder: Path) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _loss(axes: Axes, table: dict[str, pd.DataFrame], look: dict) -> None:
+def _loss(axes: Axes, table: dict[str, pd.DataFrame], divisor: float, look: dict) -> None:
     train = table["train"]
     for stage in train["stage"].unique():
         rows = train[train["stage"] == stage]
-        axes.plot(rows["seen"] / 1e6, rows["loss"], **look)
-        axes.axvline(rows["seen"].iloc[-1] / 1e6, color=MUTED, linewidth=0.5)
+        axes.plot(rows["seen"] / divisor, rows["loss"], **look)
+        axes.axvline(rows["seen"].iloc[-1] / divisor, color=MUTED, linewidth=0.5)
 
 
-def _heldout(axes: Axes, table: dict[str, pd.DataFrame], look: dict) -> None:
+def _heldout(axes: Axes, table: dict[str, pd.DataFrame], divisor: float, look: dict) -> None:
     rows = table["heldout"]
     rows = rows[rows["length"] == rows["length"].min()]
-    axes.errorbar(rows["seen"] / 1e6, rows["kl"], yerr=INTERVAL * rows["kl_stderr"].fillna(0), marker="o", markersize=3, **look)
+    bars = INTERVAL * rows["kl_stderr"].fillna(0)
+    axes.errorbar(rows["seen"] / divisor, rows["kl"], yerr=bars, marker="o", markersize=3, **look)
 
 
 def _positions(axes: Axes, table: dict[str, pd.DataFrame], look: dict) -> None:

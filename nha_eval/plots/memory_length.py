@@ -15,7 +15,7 @@ ALT = (
 )
 CAPTION = (
     "The peak is that of the whole process on a CPU and of the allocator on a GPU, weights included. The state "
-    "is what the cache holds."
+    "is what the cache holds. A cross is where a setting's figures pass full attention's, between the lengths measured."
 )
 
 
@@ -31,9 +31,8 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
     ]
     # The state after a prefill of some length is the state a decoding step at that length starts from: one line for
     # both.
-    held = state.groupby(["model", "window", "length", "batch_size"], dropna=False, sort=False, as_index=False)[
-        "state_bytes"
-    ].max()
+    one = ["model", "window", "length", "batch_size", "dtype", "device", "hardware", "status"]
+    held = state.groupby(one, dropna=False, sort=False, as_index=False)["state_bytes"].max()
     wanted += [
         Panel(f"State kept while decoding{suffix}", part, "state_bytes", BYTES, "state")
         for _, suffix, part in phase_groups(held.assign(phase="state"))
@@ -42,5 +41,5 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
     for axes, panel in zip(all_axes, wanted, strict=True):
         draw_panel(axes, panel, code)
         title(axes, panel.title)
-    finish(figure, cost_handles(pd.concat([peak, state]), code))
+    finish(figure, cost_handles(pd.concat([peak, state]), code, figure))
     return figure

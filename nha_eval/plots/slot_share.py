@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from ._lines import cost_handles
-from ._settings import settings_of
+from ._settings import setting_label, settings_of
 from ._shares import by_layer, by_position
 from ._style import Code, NothingToDraw, finish, length_axis, panels, title
+from ._told import tell
 
 TITLE = "Attention on the slots"
 ALT = "The share of the softmax on the slots against the layer and against the position, a line a model and window."
@@ -54,7 +55,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, column: str, code: Code) -> None:
     for model, window in settings_of(rows):
         own = rows[(rows["model"] == model) & (rows["window"] == window)].sort_values(column)
         colour = code.colour(model)
-        axes.plot(
+        (line,) = axes.plot(
             *(own[column], own["share"]),
             color=colour,
             linestyle=code.line(model),
@@ -63,6 +64,9 @@ def _draw(axes: Axes, rows: pd.DataFrame, column: str, code: Code) -> None:
             linewidth=1.2,
             label=f"{model}|{window}",
         )
+        where = "layer" if column == "layer" else "position from"
+        name = setting_label((model, window))
+        tell(line, [f"{name}\n{where} {x:,.0f}: {y:.3f}" for x, y in zip(own[column], own["share"], strict=True)])
         if "low" in own:
             axes.fill_between(own[column], own["low"], own["high"], color=colour, alpha=0.1, linewidth=0)
     axes.set_ylim(-0.03, 1.03)

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ._frames import clean_text, window_order
-from ._settings import has_windows, is_named, settings_of, suite_label
+from ._settings import has_windows, is_named, setting_label, settings_of, suite_label
 from ._style import INK, MUTED, PAPER, Code, NothingToDraw, finish, panels, score_axis, title
-from ._summary import INTERVAL, of_group, suite_groups, suite_scores
+from ._summary import INTERVAL, of_group, score_words, suite_groups, suite_scores
+from ._told import tell
 
 TITLE = "Accuracy against window"
 ALT = (
@@ -53,7 +54,8 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
         _draw_lines(axes, rows, code, [model for model in code.models if model not in moving])
         majority = rows["majority"].dropna()
         if len(majority):
-            axes.axhline(majority.mean(), color=MUTED, linestyle=":", linewidth=1.3, gid="majority")
+            constant = axes.axhline(majority.mean(), color=MUTED, linestyle=":", linewidth=1.3, label="constant answer")
+            tell(constant, [f"constant answer\n{majority.mean():.3f}"])
         score_axis(axes, rows["value"].max(), rows["metric"].iloc[0])
         axes.set_xticks(
             range(len(places)),
@@ -99,7 +101,7 @@ def _draw_models(axes, rows: pd.DataFrame, code: Code, moving: list[str], places
         for part, face in ((whole, colour), (~whole, PAPER)):
             if part.any():
                 bars = INTERVAL * own["stderr"].to_numpy()[part]
-                axes.errorbar(
+                drawn = axes.errorbar(
                     x[part],
                     own["value"].to_numpy()[part],
                     yerr=bars,
@@ -109,16 +111,22 @@ def _draw_models(axes, rows: pd.DataFrame, code: Code, moving: list[str], places
                     elinewidth=1.2,
                     zorder=3,
                 )
+                tell(drawn[0], [_words(row) for row in own[part].itertuples()])
 
 
 def _draw_lines(axes, rows: pd.DataFrame, code: Code, fixed: list[str]) -> None:
     for model in fixed:
         for row in rows[rows["model"] == model].itertuples():
             colour = code.colour(model)
-            axes.axhline(row.value, color=colour, linestyle=code.line(model), linewidth=1.4, label=model)
+            line = axes.axhline(row.value, color=colour, linestyle=code.line(model), linewidth=1.4, label=model)
+            tell(line, [_words(row)])
             if pd.notna(row.stderr):
                 low, high = row.value - INTERVAL * row.stderr, row.value + INTERVAL * row.stderr
                 axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _words(row) -> str:
+    return f"{setting_label((row.model, row.window))}\n{score_words(row)}"
 
 
 def _handles(table: pd.DataFrame, code: Code, moving: list[str]) -> list[Line2D]:

@@ -7,15 +7,17 @@ are random, as of a preset that was never trained, are named as such: their scor
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
 from nha_eval.plots._frames import Frames, clean_text
-from nha_eval.plots._lines import measured
+from nha_eval.plots._lines import measured, places
 from nha_eval.plots._settings import setting_label, settings_of, suite_label
 from nha_eval.plots._summary import longest_groups, of_group, suite_groups, suite_scores
 from nha_eval.plots.accuracy_cost import shared_length
 
+from .content import best_of
 from .tables import MISSING, NOT_RUN, Table, count, number, score, size
 
 _SETTING = ["model", "window"]
@@ -24,6 +26,20 @@ _SETTING = ["model", "window"]
 def random_models(environment: dict) -> set[str]:
     """The models whose weights are random, as environment.json says."""
     return {name for name, about in _models(environment).items() if about.get("random_weights") is True}
+
+
+def beside_tables(frames: Frames, environment: dict) -> list[Table]:
+    """`beside_table` for each device and dtype that costs were measured on, with the settings that were."""
+    found = []
+    for where, costs in places(frames.costs):
+        timed = set(settings_of(measured(costs, "latency_ms")))
+        scores = frames.scores
+        if where:
+            scores = scores[[key in timed for key in zip(scores["model"], scores["window"], strict=True)]]
+        table = beside_table(replace(frames, scores=scores, costs=costs), environment)
+        if table is not None:
+            found.append(replace(table, title=table.title + where))
+    return found
 
 
 def beside_table(frames: Frames, environment: dict) -> Table | None:
@@ -37,17 +53,26 @@ def beside_table(frames: Frames, environment: dict) -> Table | None:
     phases = [costs[costs["phase"] == phase] for phase in ("prefill", "decode")]
     *by_phase, most = (rows.groupby(_SETTING).max(numeric_only=True) for rows in (*phases, costs))
     random, parameters = random_models(environment), _parameters(environment)
-    rows = []
+    rows, values = [], []
     for setting in settings_of(frames.scores, frames.costs):
         label = setting_label(setting, 60) + (" (random weights)" if setting[0] in random else "")
         told = [_score(part, setting) for part in parts]
         told += [number(_figure(rows, setting, "latency_ms")) for rows in by_phase]
         told += [number(_figure(most, setting, "peak_memory_mb")), size(_figure(most, setting, "state_bytes"))]
         rows.append([label, _millions(parameters.get(setting[0])), *told])
+        values.append(
+            [
+                math.nan,
+                *(_whole(part, setting) for part in parts),
+                *(_figure(table, setting, "latency_ms") for table in by_phase),
+            ]
+        )
+        values[-1] += [_figure(most, setting, "peak_memory_mb"), _figure(most, setting, "state_bytes")]
     heads = [suite_label(suite, length, groups) for suite, length in longest]
     point = _point(costs)
     columns = ["setting", "weights, M", *heads, f"prefill, ms{point}", f"one token, ms{point}", "peak memory, MB", "state"]
-    return Table("Accuracy beside cost", columns, rows)
+    less = frozenset(range(1 + len(parts), len(columns) - 1))
+    return Table("Accuracy beside cost", columns, rows, best=best_of(values, less))
 
 
 def beside_text(frames: Frames, environment: dict) -> list[str]:
@@ -78,6 +103,12 @@ def _score(part: pd.DataFrame, setting: tuple[str, str]) -> str:
     row = part.loc[[setting]].iloc[0]
     some = "" if row.tasks == row.tasks_total else f" ({row.tasks:.0f} of {row.tasks_total:.0f} tasks)"
     return score(row.value, row.stderr) + some
+
+
+def _whole(part: pd.DataFrame, setting: tuple[str, str]) -> float:
+    """The score of all tasks; NaN where some are missing."""
+    row = part.loc[[setting]].iloc[0] if setting in part.index else None
+    return math.nan if row is None or row.tasks != row.tasks_total else float(row.value)
 
 
 def _figure(table: pd.DataFrame, setting: tuple[str, str], column: str) -> float:

@@ -13,9 +13,10 @@ import pandas as pd
 from nha_eval.plots._frames import Frames, clean_text
 from nha_eval.plots._lines import PHASES, phase_groups
 from nha_eval.plots._settings import setting_label, settings_of, suite_label
-from nha_eval.plots._summary import of_group, suite_groups, suite_scores, task_scores
+from nha_eval.plots._summary import LOWER_IS_BETTER, of_group, suite_groups, suite_scores, task_scores
 
-from .tables import MISSING, NOT_RUN, Table, count, interval, number, score, size
+from .differences import Differences
+from .tables import MISSING, NOT_RUN, STAR, Table, count, interval, number, score, size
 
 # A page of tables longer than this is read by a machine rather than by a person; the CSV files hold everything.
 _MOST_ROWS = 600
@@ -23,8 +24,9 @@ _MOST_ROWS = 600
 SHARES = {"truncated": "contexts cut, share", "answer_survives": "answers surviving the cut, share"}
 
 
-def suite_table(frames: Frames) -> Table | None:
-    """Every setting's mean score, a column a suite and length; None when nothing was scored."""
+def suite_table(frames: Frames, found: Differences | None = None) -> Table | None:
+    """Every setting's mean score, a column a suite and length, the best in bold; with `found`, a star where it differs from its
+    reference's. None when nothing was scored."""
     table = suite_scores(frames.scores)
     if table.empty:
         return None
@@ -32,19 +34,26 @@ def suite_table(frames: Frames) -> Table | None:
     cells = {
         (row.model, row.window, row.suite, None if math.isnan(row.length) else row.length): row for row in table.itertuples()
     }
-    rows = []
+    rows, values = [], []
     for model, window in settings_of(table):
         line = [setting_label((model, window), 60)]
+        values.append([])
         for suite, length in groups:
             row = cells.get((model, window, suite, None if math.isnan(length) else length))
-            part = "" if row is None or row.tasks == row.tasks_total else f" ({row.tasks} of {row.tasks_total} tasks)"
+            whole = row is not None and row.tasks == row.tasks_total
+            values[-1].append(row.value if whole else math.nan)
+            part = "" if row is None or whole else f" ({row.tasks} of {row.tasks_total} tasks)"
             line.append(NOT_RUN if row is None else score(row.value, row.stderr) + part)
+            if row is not None and found is not None:
+                shown = {(one.model, one.window): one.value for one in of_group(table, suite, length).itertuples()}
+                line[-1] += STAR if found.is_significant((model, window), suite, length, shown) else ""
         rows.append(line)
+    best, settings = best_of(values), len(rows)
     constants = [of_group(table, *group)["majority"].mean() for group in groups]
     if any(not math.isnan(value) for value in constants):
         rows.append(["constant answer", *(score(value) for value in constants)])
     columns = ["setting", *(suite_label(suite, length, groups) for suite, length in groups)]
-    return _table("Suites", columns, rows)
+    return _table("Suites", columns, rows, foot=len(rows) - settings, best=best)
 
 
 def task_tables(frames: Frames) -> list[Table]:
@@ -61,7 +70,12 @@ def _task_table(scored: pd.DataFrame, rows: pd.DataFrame, title: str) -> Table:
     status = {(row.model, row.window, row.task): row.status for row in rows.itertuples() if row.status != "ok"}
     found = {(row.model, row.window, row.task): score(row.value, row.stderr) for row in scored.itertuples()}
     lines = []
-    for model, window in settings_of(rows):
+    values = {(row.model, row.window, row.task): row.value for row in scored.itertuples()}
+    settings = settings_of(rows)
+    best = best_of(
+        [[values.get((*setting, task), math.nan) for task in names] for setting in settings], _less_is_better(scored, names)
+    )
+    for model, window in settings:
         cells = [found.get((model, window, task)) or status.get((model, window, task), NOT_RUN) for task in names]
         lines.append([setting_label((model, window), 60), *(clean_text(cell, 40) for cell in cells)])
     by_task = {task: scored[scored["task"] == task] for task in dict.fromkeys(scored["task"])}
@@ -75,7 +89,24 @@ def _task_table(scored: pd.DataFrame, rows: pd.DataFrame, title: str) -> Table:
     lines.append(["n", *(_examples(by_task.get(task)) for task in names)])
     metrics = [by_task[task]["metric"].iloc[0] if task in by_task else "" for task in names]
     heads = [clean_text(f"{task} ({metric})" if metric else task, 72) for task, metric in zip(names, metrics, strict=True)]
-    return _table(title, ["setting", *heads], lines)
+    return _table(title, ["setting", *heads], lines, foot=len(lines) - len(settings), best=best)
+
+
+def best_of(values: list[list[float]], less: frozenset[int] = frozenset()) -> frozenset[tuple[int, int]]:
+    """(row, column) in a table of the best of each of these columns (of those in `less` the least), which stand behind a column
+    of names; of a column with one figure none."""
+    found = set()
+    for place, column in enumerate(zip(*values, strict=True)):
+        known = [value for value in column if not math.isnan(value)]
+        if len(known) > 1 and len(set(known)) > 1:
+            best = min(known) if place in less else max(known)
+            found |= {(row, place + 1) for row, value in enumerate(column) if value == best}
+    return frozenset(found)
+
+
+def _less_is_better(scored: pd.DataFrame, names: list[str]) -> frozenset[int]:
+    metrics = dict(zip(scored["task"], scored["metric"], strict=True))
+    return frozenset(place for place, name in enumerate(names) if metrics.get(name) in LOWER_IS_BETTER)
 
 
 def _examples(part: pd.DataFrame | None) -> str:
@@ -149,5 +180,9 @@ def _flat(value: object, prefix: str = "") -> list[tuple[str, object]]:
     return [(prefix, MISSING if value is None else value)]
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]], labels: int = 1) -> Table:
-    return Table(title, columns, rows[:_MOST_ROWS], labels, max(0, len(rows) - _MOST_ROWS))
+def _table(title: str, columns: list[str], rows: list[list[str]], labels: int = 1, foot: int = 0, **more) -> Table:
+    """The table, cut for length before its last `foot` rows."""
+    body, below = rows[: len(rows) - foot], rows[len(rows) - foot :]
+    kept = body[:_MOST_ROWS]
+    best = frozenset(place for place in more.pop("best", ()) if place[0] < len(kept))
+    return Table(title, columns, kept + below, labels, len(body) - len(kept), foot, best, **more)

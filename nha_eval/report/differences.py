@@ -11,15 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from nha_eval.comparison.choose import reference_pairs, slot_pairs
+from nha_eval.comparison.choose import Pair, Side, reference_pairs, slot_pairs
 from nha_eval.comparison.figures import is_lower_better
-from nha_eval.comparison.folders import RunScores, Setting, read_run
-from nha_eval.comparison.show import chance, documents, name_runs, notes, task
+from nha_eval.comparison.folders import RunScores, Setting
+from nha_eval.comparison.show import chance, documents, notes, task
 from nha_eval.comparison.table import LEVEL, MISSING, NO_DIFFERENCE, OK, TOO_FEW, Only, compare_all
-from nha_eval.errors import UserError
 from nha_eval.plots._frames import Frames, clean_text
 from nha_eval.plots._settings import setting_label, settings_of, suite_label
 
@@ -47,6 +45,15 @@ class Differences:
         their own); None where there is none, or where it is of other tasks or documents."""
         rows = (row for row in self.suites if _setting(row, "a") == setting)
         return _tested(rows, suite, length, difference)
+
+    def is_significant(self, setting: tuple[str, str], suite: str, length: float, values: dict[tuple[str, str], float]) -> bool:
+        """Whether a setting's score differs from its reference's; `values` are the scores that are shown, by setting."""
+        for row in self.suites:
+            if row["status"] == OK and _setting(row, "a") == setting and (reference := _setting(row, "b")) in values:
+                found = self.of_suite(setting, suite, length, values[setting] - values[reference])
+                if found is not None:
+                    return found["verdict"] not in (NO_DIFFERENCE, TOO_FEW)
+        return False
 
     def of_slots(self, a: tuple[str, str], b: tuple[str, str], suite: str, length: float, difference: float) -> dict | None:
         """As `of_suite`, of the settings `a` with slots and `b` without."""
@@ -76,23 +83,53 @@ def significance(row: dict[str, Any]) -> str:
     return f"the {'gain' if row['difference'] > 0 else 'loss'} is significant, {p}"
 
 
-def find_differences(folder: Path, frames: Frames) -> Differences:
-    """What the run's samples show. Empty with fewer than two settings, or without samples. Raises UserError where a file of
+def find_differences(run: RunScores | None, frames: Frames) -> Differences:
+    """What the samples show. Empty with fewer than two settings, or without samples. Raises UserError where a file of
     samples that was whole a moment ago cannot be read."""
-    settings = settings_of(frames.scores)
-    if len(settings) < 2:
-        return Differences()
-    try:
-        run = read_run(folder)
-    except UserError:
-        return Differences()
-    name_runs(run, run)
-    pairs = reference_pairs(run, _first(run, settings))
+    pairs, slots = find_pairs(run, frames)
     if not pairs:
         return Differences()
-    slots = slot_pairs(run)
     by_suite, by_task = (compare_all(pairs, Only(by=by)) for by in ("suite", "task"))
     return Differences(by_suite, by_task, compare_all(slots, Only(by="suite")) if slots else [])
+
+
+def find_pairs(run: RunScores | None, frames: Frames) -> tuple[list[Pair], list[Pair]]:
+    """The settings that are compared, each with its reference, and NHA with the window alone; a pair holds tasks of suites that
+    both were scored in, as suites that must not be compared bear unlike names."""
+    settings = settings_of(frames.scores)
+    if run is None or len(settings) < 2:
+        return [], []
+    suites = list(dict.fromkeys(str(task.cell.get("suite")) for tasks in run.tasks.values() for task in tasks.values()))
+    whole = reference_pairs(run, _first(run, settings)), slot_pairs(run)
+    if len(suites) < 2 or not _overlapping(run):
+        return whole
+    parts = [_of_suite(run, suite) for suite in suites]
+    return tuple(
+        [
+            (Side(part, a.setting), Side(part, b.setting))
+            for a, b in pairs
+            for part in parts
+            if a.setting in part.tasks and b.setting in part.tasks
+        ]
+        for pairs in whole
+    )
+
+
+def _overlapping(run: RunScores) -> bool:
+    """Whether one task is in several suites, as where runs were joined whose scores of it must not be compared."""
+    suites: dict[str, set[str]] = {}
+    for tasks in run.tasks.values():
+        for (name, _), scored in tasks.items():
+            suites.setdefault(name, set()).add(str(scored.cell.get("suite")))
+    return any(len(own) > 1 for own in suites.values())
+
+
+def _of_suite(run: RunScores, suite: str) -> RunScores:
+    own = {
+        setting: {key: task for key, task in tasks.items() if str(task.cell.get("suite")) == suite}
+        for setting, tasks in run.tasks.items()
+    }
+    return RunScores(run.path, {setting: tasks for setting, tasks in own.items() if tasks}, run.name)
 
 
 def _first(run: RunScores, settings: list[tuple[str, str]]) -> Setting:

@@ -27,7 +27,7 @@ from .tables import share, size, times
 _AT_MOST = 4
 # And more settings by name than these.
 _NAMES_AT_MOST = 3
-_SAME = ["length", "batch_size", "dtype", "device"]
+_SAME = ["length", "batch_size", "dtype", "device", "hardware"]
 
 
 def headline(frames: Frames, found: Differences | None = None) -> list[str]:
@@ -109,32 +109,40 @@ class Group:
 
 
 def _suite_sentences(group: Group, window: str, settings: list[Setting], models: list[str]) -> list[str]:
-    rows, length = group.rows, group.length
-    here = set(settings_of(rows))
+    here = set(settings_of(group.rows))
     present = [model for model in models if (model, window) in here]
-    if not present:
-        return []
+    sharing: dict[Setting | None, list[str]] = {}
+    for model in present:
+        sharing.setdefault(full_setting(settings, model), []).append(model)
+    said = []
+    for full, own in sharing.items():
+        # Of several runs the roles alone would not tell one model from another.
+        said += _against_full(group, window, full, own, present if len(sharing) > 1 else own)
+    return said
+
+
+def _against_full(group: Group, window: str, full: Setting | None, sharing: list[str], named: list[str]) -> list[str]:
+    rows, length = group.rows, group.length
     name = clean_text(group.suite, 48)
     at = f"At {_window(window)}" + ("" if math.isnan(length) else f" and {length:,.0f} tokens")
-    full = full_setting(settings, present[0])
-    sharing = [model for model in present if full_setting(settings, model) == full]
-    if full is None or full not in here:
+    if full is None or full not in set(settings_of(rows)):
         return [f"{at}, full attention has no {name} score to compare with yet."]
     wanted = [full, *((model, window) for model in sharing)]
     figures, shared, majority = common_mean(rows, wanted)
     if not shared:
-        return [f"{at}, full attention and {_names(sharing)} have no {name} task in common yet."]
+        whose = _joined([role(named, model) for model in sharing])
+        return [f"{at}, full attention and {whose} have no {name} task in common yet."]
     scores = [Score(*pair) for pair in figures]
     base, others = scores[0], dict(zip(sharing, scores[1:], strict=True))
     all_tasks = rows["task"].nunique()
     part = f" (on {shared} of {all_tasks} tasks)" if shared < all_tasks else ""
-    said = [_kept_sentence(at, name + part, base, others, majority, group, window)]
+    said = [_kept_sentence(at, name + part, base, others, majority, group, window, named)]
     if len(sharing) >= 2:
-        said[0] += " " + _between_sentence(group, window, sharing[0], sharing[1], others)
+        said[0] += " " + _between_sentence(group, window, sharing[0], sharing[1], others, named)
     # A score that the constant answer reaches cannot tell windows apart, so no window is called enough on it.
     if _at_floor(base, majority) or is_named(window):
         return said
-    return said + _narrowest_sentence(group, name, full, sharing)
+    return said + _narrowest_sentence(group, name, full, sharing, named)
 
 
 def _at_floor(base: Score, majority: float) -> bool:
@@ -143,9 +151,15 @@ def _at_floor(base: Score, majority: float) -> bool:
 
 
 def _kept_sentence(
-    at: str, name: str, base: Score, others: dict[str, Score], majority: float, group: Group, window: str
+    at: str,
+    name: str,
+    base: Score,
+    others: dict[str, Score],
+    majority: float,
+    group: Group,
+    window: str,
+    listed: list[str],
 ) -> str:
-    listed = list(others)
     if _at_floor(base, majority):
         floor = "0" if math.isnan(majority) else f"the constant answer's {majority:.2f}"
         pairs = " and ".join(f"{role(listed, model)} {found.value:.2f}" for model, found in others.items())
@@ -169,8 +183,7 @@ def _kept_sentence(
     return f"{at}, {_joined(parts)}{constant}."
 
 
-def _between_sentence(group: Group, window: str, first: str, second: str, others: dict[str, Score]) -> str:
-    names = list(others)
+def _between_sentence(group: Group, window: str, first: str, second: str, others: dict[str, Score], names: list[str]) -> str:
     one, two = role(names, first), role(names, second)
     gap = abs(others[first].value - others[second].value)
     settings = (first, window), (second, window)
@@ -186,12 +199,12 @@ def _between_sentence(group: Group, window: str, first: str, second: str, others
     return f"{_capital(one)} is {gap:.2f} {'ahead of' if verdict == 'above' else 'behind'} {two}."
 
 
-def _narrowest_sentence(group: Group, name: str, full: Setting, models: list[str]) -> list[str]:
+def _narrowest_sentence(group: Group, name: str, full: Setting, models: list[str], named: list[str]) -> list[str]:
     """How wide a window has to be for each model, those with the same answer said together."""
     answers: dict[str, list[str]] = {}
     for model in models:
         if answer := _narrowest(group, full, model):
-            answers.setdefault(answer, []).append(role(models, model))
+            answers.setdefault(answer, []).append(role(named, model))
     said = [answer.format(names=_joined(names), verb="is" if len(names) == 1 else "are") for answer, names in answers.items()]
     return [f"On {name}, {'; '.join(said)}."] if said else []
 
@@ -281,10 +294,6 @@ def _time_clause(pair: pd.Series) -> str:
 
 def _window(window: str) -> str:
     return f"the setting {clean_text(window, 60)}" if is_named(window) else f"a window of {window}"
-
-
-def _names(models: list[str]) -> str:
-    return _joined([role(models, model) for model in models])
 
 
 def _joined(parts: list[str]) -> str:

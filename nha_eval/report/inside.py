@@ -10,12 +10,12 @@ import math
 
 import pandas as pd
 
+from nha_eval.plots._answers import Answer
 from nha_eval.plots._frames import Frames, clean_text
 from nha_eval.plots._settings import Setting, setting_label, settings_of
 from nha_eval.plots._shares import by_layer, by_position, share_rows
 from nha_eval.stats import score_interval
 
-from .answers import Answer
 from .tables import MISSING, Table, count, interval, score
 
 INSIDE = (
@@ -119,7 +119,7 @@ def _depth_table(suite: str, answers: list[Answer]) -> Table | None:
     rows.append(["n", *(count(low) if low == high else f"{count(low)} to {count(high)}" for low, high in spans)])
     step = 100 // FIFTHS
     columns = ["setting", *(f"depth {step * i} to {step * (i + 1)}%" for i in range(FIFTHS))]
-    return Table(f"{clean_text(suite, 40)}: by the answer's depth", columns, rows)
+    return Table(f"{clean_text(suite, 40)}: by the answer's depth", columns, rows, foot=1)
 
 
 def _layer_table(telemetry: pd.DataFrame) -> Table | None:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from nha_eval.plots import Frames, figure, plot_kind, plot_kinds, render, write_bytes
 from nha_eval.plots._style import NothingToDraw
+from nha_eval.plots._told import told
 
 from .sections import Picture
 from .svg import inline
@@ -34,14 +35,16 @@ def draw_pictures(frames: Frames, folder: Path) -> tuple[dict[str, Picture], lis
             written.append(path)
         module = plot_kind(kind)
         across = wide.axes[0].get_subplotspec().get_gridspec().ncols
-        narrow = files["svg"] if across == 1 else render(figure(kind, frames, columns=1), "svg")
+        slim = wide if across == 1 else figure(kind, frames, columns=1)
+        narrow = files["svg"] if slim is wide else render(slim, "svg")
+        label = f"{module.TITLE}. {module.ALT}"
         pictures[kind] = Picture(
             kind,
             module.TITLE,
             module.ALT,
             module.CAPTION,
-            Markup(inline(files["svg"], f"{kind}-wide", f"{module.TITLE}. {module.ALT}")),
-            Markup(inline(narrow, f"{kind}-narrow", f"{module.TITLE}. {module.ALT}")),
+            Markup(inline(files["svg"], f"{kind}-wide", label, told(wide))),
+            Markup(inline(narrow, f"{kind}-narrow", label, told(slim))),
             across,
         )
     return pictures, written

@@ -1,7 +1,13 @@
-"""Sections to bytes: the HTML page with everything escaped by Jinja, and the Markdown with its own escapes."""
+"""Sections to bytes: the HTML page with everything escaped by Jinja, and the Markdown with its own escapes.
+
+The page's policy lets nothing be loaded, and no script run but the one whose hash it names: were a text of the run to come
+through as markup after all, it would still do nothing.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 
 import jinja2
@@ -31,8 +37,10 @@ def _printable(page: dict) -> dict:
 
 def render_html(page: dict) -> bytes:
     """The page; `page` holds name, status, headline and sections."""
-    css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
-    text = _environment(autoescape=True).get_template("page.html.j2").render(**_printable(page), css=css)
+    css, js = (Markup((_HERE / f"page.{suffix}").read_text(encoding="utf-8")) for suffix in ("css", "js"))
+    js_hash = f"sha256-{base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()}"
+    template = _environment(autoescape=True).get_template("page.html.j2")
+    text = template.render(**_printable(page), css=css, js=js, js_hash=js_hash)
     return text.encode("utf-8", errors="replace")
 
 

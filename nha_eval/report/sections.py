@@ -3,20 +3,33 @@ printed from these."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
+from nha_eval.plots._answers import Answer
 from nha_eval.plots._frames import Frames
 
-from .answers import Answer
-from .beside import beside_table, beside_text
+from .beside import beside_tables, beside_text
 from .content import cost_tables, environment_table, every_score, suite_table, task_tables
-from .differences import TITLE, Differences, difference_text, slot_differences, suite_differences, task_differences
+from .crossings import CROSSINGS, crossing_table, front_table
+from .differences import (
+    TITLE,
+    Differences,
+    difference_text,
+    find_pairs,
+    slot_differences,
+    suite_differences,
+    task_differences,
+)
 from .doctor import doctor_table, doctor_text, without_stamps
+from .examples import TEXT, count_table, example_table, find_examples
 from .inside import inside_tables, inside_text
+from .joining import Joined
+from .runs import Run
+from .several import runs_table, runs_text
 from .status import failures
-from .tables import Table
+from .tables import STAR, Table
 
 METHOD = (
     "A suite's score is the unweighted mean over its tasks of each task's primary metric, one length at a time: contains "
@@ -55,62 +68,95 @@ class Section:
     text: list[str] = field(default_factory=list)
     figures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    code: list[tuple[str, str]] = field(default_factory=list)
+    code: list[tuple[str, str]] = field(default_factory=list)  # title, text
     folded: Table | None = None
 
 
-def make_sections(
-    frames: Frames,
-    answers: list[Answer],
-    pictures: dict[str, Picture],
-    environment: dict,
-    command: str,
-    spec: str,
-    found: Differences,
-) -> list[Section]:
+def make_sections(whole: Joined, answers: list[Answer], pictures: dict[str, Picture], found: Differences) -> list[Section]:
     """The sections that have something to show."""
+    frames, several = whole.frames, len(whole.runs) > 1
 
     def of(*kinds: str) -> list[Picture]:
         return [pictures[kind] for kind in kinds if kind in pictures]
 
-    suites = suite_table(frames)
-    known = {"window-accuracy", "slot-share", "latency-length", "memory-length", "accuracy-cost"}
-    others = [picture for kind, picture in pictures.items() if kind not in known]
-    failed, paired = failures(frames), [table for table in (suite_differences(found), slot_differences(found)) if table]
-    beside, doctor = beside_table(frames, environment), doctor_table(environment)
-    about = environment_table(without_stamps(environment))
-    code = [*([("The command", command)] if command else []), *([("The spec", spec)] if spec else [])]
+    suites = suite_table(frames, found)
+    known = {kind for kinds in _PLACES.values() for kind in kinds}
+    pictured = {place: of(*kinds) for place, kinds in _PLACES.items()}
     sections = [
-        Section("accuracy", "Accuracy against window", [], of("window-accuracy"), [suites] if suites else []),
-        Section("differences", TITLE, difference_text(found), [], paired, [], task_differences(found)),
+        Section("runs", "The runs", runs_text(whole), [], [runs_table(whole.runs)]) if several else None,
+        Section("accuracy", "Accuracy against window", _marks(suites), pictured["accuracy"], _some(suites)),
+        Section(
+            "differences",
+            TITLE,
+            difference_text(found),
+            [],
+            _some(suite_differences(found), slot_differences(found)),
+            [],
+            task_differences(found),
+        ),
+        _examples(whole),
         Section(
             "accuracy-cost",
             "Accuracy against cost",
-            beside_text(frames, environment),
-            of("accuracy-cost"),
-            [beside] if beside else [],
+            beside_text(frames, whole.environment),
+            pictured["accuracy-cost"],
+            [*beside_tables(frames, whole.environment), *_some(front_table(frames))],
         ),
         Section(
-            "inside",
-            "Inside the window",
-            inside_text(frames, answers),
-            of("slot-share"),
-            inside_tables(frames, answers),
+            "inside", "Inside the window", inside_text(frames, answers), pictured["inside"], inside_tables(frames, answers)
         ),
         Section("tasks", "Tasks", [], [], task_tables(frames), [], every_score(frames)),
-        Section("latency", "Latency against length", [], of("latency-length")),
-        Section("memory", "Memory against length", [], of("memory-length")),
+        _latency(frames, pictured["latency"]),
+        Section("memory", "Memory against length", [], pictured["memory"]),
         Section("costs", "Costs", [], [], cost_tables(frames)),
-        Section("more", "More plots", [], others),
-        Section("failures", "What could not be run, and why", [], [], [failed] if failed else []),
+        Section("more", "More plots", [], [picture for kind, picture in pictures.items() if kind not in known]),
+        Section("failures", "What could not be run, and why", [], [], _some(failures(frames))),
         Section("method", "How scores are made", [METHOD] if suites else []),
-        Section(
-            "environment",
-            "Environment",
-            doctor_text(environment),
-            [],
-            [table for table in (doctor, about) if table],
-            code,
-        ),
+        *(_environment(run, several) for run in whole.runs),
     ]
-    return [one for one in sections if one.text or one.figures or one.tables or one.code]
+    return [one for one in sections if one and (one.text or one.figures or one.tables or one.code)]
+
+
+_PLACES = {
+    "accuracy": ("window-accuracy",),
+    "accuracy-cost": ("accuracy-cost",),
+    "inside": ("recall-distance", "recall-depth", "slot-share", "slot-heads"),
+    "latency": ("latency-length", "throughput-length"),
+    "memory": ("memory-length",),
+}
+
+
+def _some(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
+
+
+def _marks(suites: Table | None) -> list[str]:
+    """What bold and stars mean, where the table has any."""
+    if suites is None or not suites.best:
+        return []
+    starred = any(cell.endswith(STAR) for row in suites.rows for cell in row)
+    star = " A star: it differs from the reference's, by the paired comparison below." if starred else ""
+    return [f"Bold: the best of a column; others may be as good within their errors.{star}"]
+
+
+def _examples(whole: Joined) -> Section:
+    pairs = [pair for own in find_pairs(whole.scored, whole.frames) for pair in own]
+    found = find_examples(pairs)
+    table = count_table(found, pairs)
+    return Section("examples", "Lost and gained", [TEXT] if table else [], [], _some(table), [], example_table(found))
+
+
+def _latency(frames: Frames, figures: list[Picture]) -> Section:
+    table = crossing_table(frames)
+    return Section("latency", "Latency and throughput against length", [CROSSINGS] if table else [], figures, _some(table))
+
+
+def _environment(run: Run, several: bool) -> Section:
+    """The doctor's verdict, the machine and versions, the command and the spec of one run."""
+    tables = _some(doctor_table(run.environment), environment_table(without_stamps(run.environment)))
+    code = [(title, text) for title, text in (("The command", run.command), ("The spec", run.spec)) if text]
+    which = f": {run.name}" if several else ""
+    tables = [replace(table, title=table.title + which) for table in tables]
+    code = [(title + which, text) for title, text in code]
+    place = f"environment-{run.place}" if several else "environment"
+    return Section(place, f"Environment{which}", doctor_text(run.environment), [], tables, code)

@@ -14,23 +14,35 @@ from nha_eval.plots._frames import clean_text
 
 NOT_RUN = "not run"
 MISSING = "–"
+STAR = " *"  # behind a score that differs from its reference's
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of printable text; the first `labels` columns are names (left-aligned), the others figures
-    (right-aligned)."""
+    """A table of printable text; the first `labels` columns are names (left-aligned), the others figures (right-aligned) but
+    for those in `words`. `best` holds (row, column) of what is printed in bold; the last `foot` rows are of another kind than
+    those above them, and stay below whatever these are sorted by."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     labels: int = 1
     left_out: int = 0  # rows that were cut for length
+    foot: int = 0
+    best: frozenset[tuple[int, int]] = frozenset()
+    words: frozenset[int] = frozenset()
+
+    @property
+    def left_aligned(self) -> list[bool]:
+        """A column each."""
+        return [place < self.labels or place in self.words for place in range(len(self.columns))]
 
     def markdown(self) -> str:
         """The table in pipes; names that hold markup come out as the letters they are."""
-        bars = ["---"] * self.labels + ["---:"] * (len(self.columns) - self.labels)
+        bars = ["---" if left else "---:" for left in self.left_aligned]
         lines = [[markdown_text(cell) for cell in row] for row in (self.columns, *self.rows)]
+        for row, column in self.best:
+            lines[row + 1][column] = f"**{lines[row + 1][column]}**"
         lines.insert(1, bars)
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

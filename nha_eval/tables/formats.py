@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from nha_eval.report import render
+from nha_eval.report.latex import PREAMBLE, latex_table, latex_text
 from nha_eval.report.tables import Table, fenced, markdown_text
 from nha_eval.tables.cells import Cell, Filled
 from nha_eval.tables.shown import Shown, lay_out
@@ -26,19 +26,6 @@ CSV_COLUMNS = [
     *("stands_in", "window", "run", "measured", "ci_low", "ci_high", "n", "difference", "verdict", "reason", "command"),
 ]
 WIDTH = 160  # columns, on a narrower terminal too: a wrapped line can be read, a cut-off figure cannot
-_LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
-    # Two hyphens would become a dash; a dash itself is not in every font.
-    "-": "-{}",
-    "–": "--",
-}
 
 
 def render_as(kind: str, filled: list[Filled]) -> str:
@@ -91,33 +78,16 @@ def markdown(shown: Iterable[Shown]) -> str:
 
 def latex(shown: Iterable[Shown]) -> str:
     """A `table` environment each, for a document that loads booktabs and textcomp."""
-    lines = ["% \\usepackage{booktabs,textcomp}"]
+    lines = [PREAMBLE]
     for one in shown:
         for place, table in enumerate(one.tables):
-            lines += _latex_table(table, one.title, f"tab:{one.name}" + (f"-{place}" if place else ""))
+            lines += latex_table(table, one.title, f"tab:{one.name}" + (f"-{place}" if place else ""))
         lines += ["\\begin{itemize}", *(f"\\item {latex_text(note)}" for note in one.notes), "\\end{itemize}"]
         if one.commands:
             lines.append(f"\\noindent {latex_text(one.commands_say)}")
             lines += ["\\begin{itemize}", *(f"\\item \\texttt{{{latex_text(c)}}}" for c in one.commands), "\\end{itemize}"]
         lines.append("")
     return "\n".join(lines)
-
-
-def _latex_table(table: Table, title: str, label: str) -> list[str]:
-    alignment = "l" * table.labels + "r" * (len(table.columns) - table.labels)
-    rows = [" & ".join(map(latex_text, row)) + r" \\" for row in (table.columns, *table.rows)]
-    return [
-        *("\\begin{table}", "\\centering"),
-        f"\\caption{{{latex_text(title)}. {latex_text(table.title)}}}",
-        f"\\label{{{label}}}",
-        *(f"\\begin{{tabular}}{{{alignment}}}", "\\toprule", rows[0], "\\midrule", *rows[1:], "\\bottomrule"),
-        *("\\end{tabular}", "\\end{table}"),
-    ]
-
-
-def latex_text(text: object) -> str:
-    """Text in which nothing acts as a command."""
-    return re.sub(r"[\\&%$#_{}~^<>'`–]|-(?=-)", lambda found: _LATEX[found[0]], str(text))
 
 
 def html(shown: Iterable[Shown]) -> str:

@@ -23,7 +23,7 @@ def read_training_spec(
     UserError, one line, for what is wrong.
     """
     path = find_spec(given, SPECS)
-    content = read_spec(path)
+    content = read_spec(path, "train")
     for change in changes or ():
         lay_change(content, change)
     merged = {**content, **{key: value for key, value in overrides.items() if value is not None}}

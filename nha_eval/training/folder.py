@@ -18,13 +18,15 @@ from nha_eval import yamls
 from nha_eval.errors import UserError
 from nha_eval.journal import write_atomic
 from nha_eval.paths import make_writable
+from nha_eval.spec_verbs import verb_of
 
 
 @contextmanager
 def training_folder(path: Path, settings: dict[str, Any], flag: str = "--out") -> Iterator[Path]:
     """Locks the folder, made where it is missing, and keeps the settings in its spec.yaml.
 
-    Raises UserError where it cannot be written, another run works in it, or it holds a training of other settings.
+    Raises UserError where it cannot be written, another run works in it, or it holds a training of other settings; other
+    settings with which nothing was begun yet are replaced.
     """
     try:
         make_writable(path)
@@ -54,11 +56,14 @@ def _check_settings(path: Path, settings: dict[str, Any], flag: str) -> None:
         there = None
     if there == wanted:
         return
-    if not isinstance(there, dict):
+    untouched = {entry.name for entry in path.iterdir()} <= {".lock", "spec.yaml"}
+    if not isinstance(there, dict) or untouched:
         if any(entry.is_dir() for entry in path.iterdir()):
             raise UserError(f"{path} holds something else than a training (no spec.yaml): give another folder with {flag}")
         write_atomic(file, text)
         return
+    if verb_of(there) != verb_of(wanted):
+        raise UserError(f"{path} holds a run of `{verb_of(there) or 'another verb'}`: give another folder with {flag}")
     differs = [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]
     raise UserError(
         f"{path} holds a training of another spec (differs in: {', '.join(differs)}): give another folder with {flag}, or "

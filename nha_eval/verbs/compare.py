@@ -13,7 +13,7 @@ EXAMPLE = (
 
 
 def command(
-    run: Annotated[str, typer.Argument(help="A run folder, or the name of one under results/runs.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the name of one under results/runs.")],
     other: Annotated[str | None, typer.Argument(metavar="RUN_B", help="Another, whose settings are B.")] = None,
     a: Annotated[str | None, typer.Option("--a", help="Setting A as MODEL:WINDOW, or a model with all its windows.")] = None,
     b: Annotated[str | None, typer.Option("--b", help="Setting B, likewise; of RUN_B where there is one.")] = None,

@@ -1,5 +1,7 @@
 """`eval`: models x windows x suites -> accuracy, latency, memory -> a run folder with its report."""
 
+import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -133,6 +135,8 @@ def command(
         raise UserError(
             "nothing to evaluate: give a spec (`eval quickstart`) or --model and --suite; `eval --help` shows an example"
         )
+    if spec is not None and re.fullmatch(r"\d+|full", spec) and not Path(spec).exists():
+        raise UserError(f"{spec!r} stands where a spec does: give several windows or lengths with commas, as in 16,{spec}")
     path = None if spec is None else find_spec(spec)
     content = {} if path is None else read_spec(path)
     # Where and by how many the work is done changes nothing of the run, nor does what is measured besides: it keeps its

@@ -17,7 +17,7 @@ def command(
     suite: Annotated[
         list[str],
         typer.Argument(
-            metavar="SUITE...", help="Suites of tasks (`list` shows them), or text:debian.", autocompletion=completing.suites
+            metavar="SUITE", help="Suites of tasks (`list` shows them), or text:debian.", autocompletion=completing.suites
         ),
     ],
     model: Annotated[

@@ -15,7 +15,8 @@ EXAMPLE = (
 
 def command(
     model: Annotated[
-        str | None, typer.Argument(help="Preset, checkpoint folder or hub id.", autocompletion=completing.presets)
+        str | None,
+        typer.Argument(metavar="MODEL", help="Preset, checkpoint folder or hub id.", autocompletion=completing.presets),
     ] = None,
     spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file of the options below; flags win.")] = None,
     windows: Annotated[
@@ -90,7 +91,7 @@ def command(
     if spec is None and model is None:
         raise UserError("nothing to search: give MODEL or --spec; `search --help` shows an example")
     path = None if spec is None else find_spec(spec)
-    content = {} if path is None else read_spec(path)
+    content = {} if path is None else read_spec(path, "search")
     overrides = {key: value for key, value in flags.items() if value is not None}
     checked = make_search_spec(content, overrides, where="the command line" if path is None else str(path))
     from nha_eval.search.run import search

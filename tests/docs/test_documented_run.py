@@ -36,7 +36,8 @@ def folder(tmp_path_factory):
         # What other commands read.
         assert cli.run(["train", "mqar.yaml", "--out", "results/runs/train-mqar-quick"]) == 0
         assert cli.run(["train", "study.yaml", "--out", "results/runs/train-lm-windows"]) == 0
-        assert cli.run(["eval", "SPEC.yaml", "--out", "results/runs/quickstart"]) == 0
+        for name in ("quickstart", "quickstart-again"):
+            assert cli.run(["eval", "SPEC.yaml", "--out", f"results/runs/{name}"]) == 0
         yield made
 
 

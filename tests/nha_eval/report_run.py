@@ -88,6 +88,18 @@ def full_telemetry():
     return rows
 
 
+def full_answers():
+    """Ten documents a setting, at 10, 30, ... 190 tokens from the end; of NHA what its window of 64 holds is right, no more."""
+    rows = []
+    for model, window, reach in ((FULL, "full", ""), (NHA, "64", 64)):
+        for place in range(10):
+            distance = 10 + 20 * place
+            right = float(window == "full" or distance < 64)
+            about = {"suite": "recall-local", "cluster": f"text {place}", "depth": 1 - distance / 200}
+            rows.append({"model": model, "window": window, "correct": right, "distance": distance, "reach": reach, **about})
+    return rows
+
+
 def recalled(
     mixer, accuracy, *, seed=1, rate=1e-3, split="test", length=64, pairs=4, window="16", slots=16, size=1024, **other
 ):

@@ -1,6 +1,9 @@
 """The command line as a user meets it: quick help, one line for a mistake, the exit codes."""
 
+import contextlib
+import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -119,6 +122,8 @@ def test_version(capsys):
         (["eval", "--model", "x" * 10_000, "--suite", "recall-local"], "File name too long"),
         (["bench", "op", "--device", "cpu:7"], "device 'cpu:7': wanted is auto, cpu, cuda or cuda:N"),
         (["eval", "nowhere.yaml"], "no such spec file: 'nowhere.yaml'"),
+        (["eval", "--model", "nha-tiny", "--suite", "recall-local", "--window", "16", "32"], "with commas, as in 16,32"),
+        (["slurm", "quickstart", "--time", "never"], "time is 'never': wanted are minutes, or hours as in 08:00:00"),
         (["report", "nowhere"], "no such run: 'nowhere'"),
         (["plot", "pie-chart", "nowhere", "--out", "x.svg"], "no such plot: 'pie-chart'"),
         (["plot"], "Missing argument"),
@@ -191,3 +196,59 @@ def test_report_and_plot_of_a_run(tmp_path, capsys):
     assert picture.read_text().lstrip().startswith("<?xml")
     assert cli.run(["plot", kind, str(tmp_path / "run"), "--out", str(tmp_path / "picture.doc")]) == 2
     assert "wanted is a name that ends in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_keeps_no_line_breaks_of_the_source(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert cli.run([*verb.split(), "--help"]) == 0
+    told = capsys.readouterr().out.split("╭")[0].splitlines()
+    paragraphs = [line.strip() for line in told if line.strip() and "Usage:" not in line]
+    assert paragraphs and all(line.endswith(".") for line in paragraphs), paragraphs
+
+
+def test_list_cuts_no_name_however_narrow_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.run(["list", "--json"]) == 0
+    tasks = [task["task"] for suite in json.loads(capsys.readouterr().out)["suites"].values() for task in suite]
+    assert cli.run(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert len(tasks) > 40 and set(tasks) <= set(shown.split())
+    assert "Suite recall-local (--suite), protocol recall-local\n" in shown
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+def test_a_notebook_gets_plain_lines_where_a_terminal_gets_colours(notebook):
+    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TTY_COMPATIBLE")}
+    environment |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | ({"JPY_PARENT_PID": "1"} if notebook else {})
+    ours, theirs = os.openpty()
+    try:
+        command = [sys.executable, "-m", "nha_eval", "list"]
+        running = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        shown = b""
+        # A terminal whose other end is closed raises, and says that all is read.
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown += part
+        assert running.wait(60) == 0
+    finally:
+        os.close(ours)
+    assert b"Suite recall-local" in re.sub(rb"\x1b\[[0-9;]*m", b"", shown)
+    assert (b"\x1b[" in shown) is not notebook
+
+
+@pytest.mark.parametrize(
+    "left", [None, b"", b"model,window\n", b"model,window\nnha-tiny"], ids=["gone", "empty", "header", "torn"]
+)
+def test_report_says_where_a_table_lost_what_cells_hold(left, tmp_path, capsys):
+    fakes.make_run(tmp_path / "run").go()
+    table = tmp_path / "run/scores.csv"
+    whole = table.read_bytes()
+    assert cli.run(["report", str(tmp_path / "run")]) == 0
+    assert "cells/ holds more" not in capsys.readouterr().err
+    table.unlink() if left is None else table.write_bytes(left)
+    assert cli.run(["report", str(tmp_path / "run")]) == 0
+    assert "note: cells/ holds more than scores.csv, and so than the report" in capsys.readouterr().err
+    fakes.make_run(tmp_path / "run").go()
+    assert table.read_bytes() == whole

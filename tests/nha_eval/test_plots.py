@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from report_run import (
     NHA,
     SWA,
     cost,
+    full_answers,
     full_costs,
     full_lm,
     full_mqar,
@@ -23,8 +26,8 @@ from report_run import (
     score,
 )
 
-from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds
-from nha_eval.plots._style import PALETTE, THEMED
+from nha_eval.plots import draw, figure, load_frames, make_frames, plot_kind, plot_kinds, render, style, training_figure
+from nha_eval.plots._style import PALETTE, THEMED, NothingToDraw, length_axis, panels
 
 
 def frames(*tables):
@@ -33,7 +36,7 @@ def frames(*tables):
 
 @pytest.fixture(scope="module")
 def whole():
-    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar(), full_lm())
+    return frames(full_scores(), full_costs(), full_telemetry(), full_mqar(), full_lm(), full_answers())
 
 
 def lines(axes):
@@ -82,8 +85,8 @@ def test_window_accuracy_draws_what_the_frame_says(whole):
     # A bar reaches 1.96 standard errors, 0.025 each, to both sides.
     segments = [segment for bars in recall.containers for segment in bars[2][0].get_segments()]
     assert sorted(segment[1][1] - segment[0][1] for segment in segments) == pytest.approx([2 * 1.96 * 0.025] * 4)
-    assert not recall.findobj(lambda artist: artist.get_gid() == "majority")
-    constant = drawn.axes[2].findobj(lambda artist: artist.get_gid() == "majority")
+    assert not recall.findobj(lambda artist: artist.get_label() == "constant answer")
+    constant = drawn.axes[2].findobj(lambda artist: artist.get_label() == "constant answer")
     assert [line.get_ydata()[0] for line in constant] == [0.4]
     assert lines(drawn.axes[2])[FULL][1] == pytest.approx([0.6, 0.6])
 
@@ -128,7 +131,8 @@ def test_settings_by_name_are_placed_by_their_cost():
     drawn = figure("accuracy-cost", frames(scores, costs))
     points = lines(drawn.axes[0])
     assert points["m|searched"] == (pytest.approx([300]), pytest.approx([0.5]))
-    joined = [line.get_xdata().tolist() for line in drawn.axes[0].get_lines() if line.get_linestyle() != "None"]
+    drawn_through = [line for line in drawn.axes[0].get_lines() if line.get_linestyle() != "None"]
+    joined = [line.get_xdata().tolist() for line in drawn_through if line.get_label() != "_front"]
     assert joined == [[100, 900]]
     assert "searched" in [text.get_text() for text in drawn.legends[0].get_texts()]
 
@@ -168,6 +172,36 @@ def test_accuracy_cost_takes_the_length_that_most_settings_share():
     costs = [cost(model, "64", "prefill", 512, 10, 100) for model in (SWA, NHA)] + [cost(NHA, "64", "prefill", 4096, 80, 100)]
     scores = [score(model, "64", "one", 0.5, 0.1) for model in (SWA, NHA)]
     assert figure("accuracy-cost", frames(scores, costs)).axes[0].get_xlabel() == "state at 512 tokens (bytes)"
+
+
+def test_recall_by_distance_splits_at_the_window(whole):
+    (axes,) = figure("recall-distance", whole).axes
+    found = lines(axes)
+    # 10; 30, 50; then 70 to 110, 130 to 190: beyond. No bin spans the window.
+    assert found[f"{NHA}|64"][1].tolist() == [1, 1, 1, 0, 0] and found[f"{FULL}|full"][1].tolist() == [1, 1, 1, 1, 1]
+    faces = [bars[0].get_markerfacecolor() for bars in axes.containers]
+    assert faces.count("#ffffff") == 2 and titles(figure("recall-distance", whole)) == ["recall-local, window 64"]
+
+
+def test_recall_by_depth_is_in_fifths(whole):
+    (axes,) = figure("recall-depth", whole).axes
+    assert lines(axes)[f"{NHA}|64"][1].tolist() == [0, 0, 0, 0.5, 1]
+
+
+def test_slots_are_drawn_head_by_head(whole):
+    (axes,) = figure("slot-heads", whole).axes
+    (squares,) = axes.collections
+    middles = sorted(tuple(path.get_extents().get_points().mean(0).round(6)) for path in squares.get_paths())
+    assert middles == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    # Darker is more: head 0 of layer 1 pools to 0.3, head 1 of layer 0 to 0.6.
+    alphas = sorted(face[3] for face in squares.get_facecolors())
+    assert alphas == pytest.approx([0.06 + 0.94 * share for share in (0.2, 0.3, 0.5, 0.6)])
+
+
+def test_throughput_is_in_tokens_a_second(whole):
+    drawn = figure("throughput-length", whole)
+    assert titles(drawn) == ["Prefill", "Decoding one token"] and drawn.axes[0].get_ylabel() == "throughput (tokens/s)"
+    assert lines(drawn.axes[0])[f"{FULL}|full"][1] == pytest.approx([1000 / 1024, 1000 / 4096])
 
 
 def test_batches_are_kept_apart():
@@ -320,3 +354,54 @@ def test_windows_are_a_heat_map_framed_where_trained(whole):
     one = [row for row in full_lm() if row["model"] == "transformer++"]
     with pytest.raises(ValueError, match=r"no windows to draw: no model of lm\.csv was measured at several"):
         figure("lm-windows", frames(None, None, None, None, one))
+
+
+REFERENCE = Path(__file__).parents[2] / "results/reference"
+
+
+def test_trainings_are_drawn_as_their_tables_say(tmp_path):
+    folder = REFERENCE / "hybrid-smollm2-h200/nha-4full"
+    drawn = training_figure({"slots": folder, "nothing yet": tmp_path})
+    loss, heldout, positions = drawn.axes
+    table = pd.read_csv(folder / "heldout.csv")
+    table = table[table["length"] == table["length"].min()]
+    (bars,) = heldout.containers
+    x, y = (np.asarray(part, float) for part in bars[0].get_data())
+    np.testing.assert_allclose(y, table["kl"])
+    tokens = pd.read_csv(folder / "train.csv").groupby("stage")["tokens"].max().sum()
+    # train.csv has a line every ten steps.
+    np.testing.assert_allclose(x[[0, -1]], [0, tokens / 1e6], rtol=0.01)
+    assert loss.get_xlabel() == "tokens seen (millions)" and positions.get_ylim()[0] == 0
+    with pytest.raises(NothingToDraw, match="folders of hybridize"):
+        training_figure({"nothing yet": tmp_path})
+
+
+def test_a_short_training_is_drawn_in_thousands(tmp_path):
+    (tmp_path / "train.csv").write_text("stage,step,tokens,loss\nalign,2,4096,0.5\nalign,4,8192,0.25\n")
+    (tmp_path / "heldout.csv").write_text("stage,step,length,kl,kl_stderr\nconversion,0,64,1,0.1\nalign,4,64,0.5,0.1\n")
+    (tmp_path / "positions.csv").write_text("stage,step,length,first,kl\nalign,4,64,0,0.5\nalign,4,64,32,0.4\n")
+    loss, heldout, _ = training_figure({"short": tmp_path}).axes
+    assert loss.get_xlabel() == heldout.get_xlabel() == "tokens seen (thousands)"
+    np.testing.assert_allclose(np.asarray(heldout.containers[0][0].get_xdata(), float), [0, 8.192])
+
+
+def test_what_is_drawn_in_the_style_takes_the_palette():
+    from matplotlib.figure import Figure
+
+    with style():
+        axes = Figure().add_subplot()
+        drawn = [axes.plot([0, 1])[0].get_color() for _ in PALETTE]
+    assert drawn == list(PALETTE)
+
+
+@pytest.mark.parametrize("powers", [range(4, 12), range(11, 18), range(9, 14), range(8, 9)])
+def test_ticks_of_a_length_axis_do_not_collide(powers):
+    drawn, axes = panels(2)
+    for one in axes:
+        one.plot([2**n for n in powers], [0.0] * len(powers))
+        length_axis(one, [2**n for n in powers])
+    drawn.set_size_inches(6.8, 3)
+    render(drawn, "svg")  # lays it out
+    for one in axes:
+        boxes = [label.get_window_extent() for label in one.get_xticklabels()]
+        assert boxes and all(left.x1 < right.x0 for left, right in pairwise(sorted(boxes, key=lambda box: box.x0)))

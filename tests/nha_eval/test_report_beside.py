@@ -65,7 +65,7 @@ def test_random_weights_are_said_of_models_with_scores_alone():
 def test_it_is_in_the_report(tmp_path):
     folder = write_run(full_run(tmp_path / "run"), environment=ENVIRONMENT)
     write_report(folder)
-    row = "| nha-base, window 64 (random weights) | 1.36 | 0.450 ± 0.025 | 0.520 ± 0.020 | 3,400 | 101 | 800 | 4.00 MiB |"
+    row = "| nha-base, window 64 (random weights) | 1.36 | 0.450 ± 0.025 | 0.520 ± 0.020 | 3,400 | 101 | 800 | **4.00 MiB** |"
     markdown = (folder / "report.md").read_text()
     assert row in markdown
     assert "scores are chance and costs are not: nha-base" in markdown

@@ -9,10 +9,10 @@ from report_run import NHA, full_costs, full_scores, full_telemetry, share, writ
 from scored_run import add, documents
 
 from nha_eval.plots import figure, make_frames
+from nha_eval.plots._answers import read_answers
 from nha_eval.plots._shares import by_layer, by_position
 from nha_eval.plots._style import NothingToDraw
 from nha_eval.report import write_report
-from nha_eval.report.answers import read_answers
 from nha_eval.report.inside import inside_tables, inside_text
 from nha_eval.stats import wilson_interval
 

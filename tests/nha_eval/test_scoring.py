@@ -178,12 +178,15 @@ def test_samples_tell_what_was_asked_and_answered(folder):
     recall = score_task(HarnessLM(LIKE), "tiny_recall", length=1).samples
     assert [sample["doc_id"] for sample in recall] == list(range(len(recall)))
     assert set(recall[0]) == {
-        *("doc_id", "context_id", "prompt_hash", "gold", "prediction", "correct", "metrics", "length", "depth", "distance")
+        *("doc_id", "context_id", "prompt_hash", "asked", "choices", "gold", "prediction", "correct", "metrics"),
+        *("length", "depth", "distance"),
     }
+    assert recall[0]["asked"] and recall[0]["choices"] is None
     assert recall[1]["depth"] == 0.25 and recall[0]["gold"][1] == "x" and isinstance(recall[0]["prediction"], str)
     choices = score_task(HarnessLM(LIKE), "tiny_labels").samples
     assert [sample["gold"] for sample in choices] == [0, 1, 1, 2, 1, 0, 1, 1, 2, 1, 0, 0]
     assert all((sample["prediction"] == sample["gold"]) == bool(sample["correct"]) for sample in choices)
+    assert all(len(sample["choices"]) > sample["gold"] for sample in choices)
     assert json.loads(json.dumps([*recall, *choices])) == [*recall, *choices]
 
 

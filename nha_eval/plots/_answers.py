@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nha_eval.comparison.folders import ScoredTask, Setting, read_run
+import pandas as pd
+
+from nha_eval.comparison.folders import RunScores, ScoredTask, Setting, read_run
 from nha_eval.errors import UserError
-from nha_eval.plots._frames import clean_text
 from nha_eval.window_settings import widest
+
+from ._frames import clean_text, make_frames
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,19 @@ class Answer:
     mixed: bool = False  # whether its layers have unlike windows
 
 
-def read_answers(folder: Path) -> list[Answer]:
+def read_answers(source: Path | RunScores) -> list[Answer]:
     """All of the run; those whose samples cannot be read are left out, as are documents that tell no place."""
     try:
-        tasks = read_run(folder).tasks
+        tasks = (source if isinstance(source, RunScores) else read_run(source)).tasks
     except UserError:
         return []
     return [answer for setting, own in tasks.items() for task in own.values() for answer in _of_task(setting, task)]
+
+
+def answer_frame(answers: list[Answer]) -> pd.DataFrame:
+    """A row an answer, as `Frames.answers`; `cluster` as text."""
+    rows = pd.DataFrame([{**vars(answer), "cluster": repr(answer.cluster)} for answer in answers])
+    return make_frames(answers=rows).answers
 
 
 def _of_task(setting: Setting, task: ScoredTask) -> Iterable[Answer]:

@@ -1,0 +1,34 @@
+"""Throughput against length: tokens a second, of the whole batch, in prefill and in decoding."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ._lines import PHASES, Panel, cost_handles, draw_panel, measured, phase_groups
+from ._style import TOKENS, Code, NothingToDraw, finish, panels, title
+
+TITLE = "Throughput against length"
+ALT = "Tokens a second in prefill and in decoding against length in tokens, a line a model and window."
+CAPTION = (
+    "Tokens a second at the median latency, all sequences of the batch together. Where the figures span less than a factor of "
+    "four the axis is linear and starts at 0. A cross is where a setting passes full attention, between the lengths measured."
+)
+
+
+def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None, columns: int | None = None) -> Figure:
+    """A panel a phase (and batch size); NothingToDraw when no throughput was measured."""
+    rows = measured(costs, "tokens_per_s")
+    if rows.empty:
+        raise NothingToDraw("no throughput to draw: no cell of costs.csv is ok yet")
+    code = Code(scores, costs)
+    wanted = [
+        Panel(f"{PHASES.get(phase, phase)}{suffix}", part, "tokens_per_s", TOKENS, "throughput")
+        for phase, suffix, part in phase_groups(rows)
+    ]
+    figure, all_axes = panels(len(wanted), figure, columns)
+    for axes, panel in zip(all_axes, wanted, strict=True):
+        draw_panel(axes, panel, code)
+        title(axes, panel.title)
+    finish(figure, cost_handles(rows, code, figure))
+    return figure
