@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 BIN := .venv/bin
 EXTRAS := dev$(shell command -v nvidia-smi >/dev/null 2>&1 && echo ,gpu)
 
-.PHONY: help setup eval bench test test-slow faults lint
+.PHONY: help setup eval bench test test-slow docs faults lint
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,6 +47,9 @@ test-slow: setup ## the tests that take minutes
 	       && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } \
 	  || echo "no Chromium here: the report's tests in a browser are skipped"
 	$(BIN)/python -m pytest -m slow --durations=10
+
+docs: setup ## the documentation as a site, into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 faults: setup ## kills, full disks and damaged files at random, into results/runs/faults/ (within an hour)
 	$(BIN)/python tests/faults/campaign.py --kills 100

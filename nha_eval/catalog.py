@@ -63,7 +63,7 @@ def describe(name: str) -> ModelInfo:
 
 def describe_preset(name: str) -> ModelInfo:
     """A preset, by its settings; weights that are still to be fetched leave the longest length open."""
-    from models import assets, presets
+    from models import assets, patterns, presets
 
     shipped = presets.shipped_folder(name)
     if shipped is not None:
@@ -75,7 +75,7 @@ def describe_preset(name: str) -> ModelInfo:
         return ModelInfo(name, name, digest, own_window(config, name), longest, **layers)
     folder = assets.cached(assets.SMOLLM2)
     longest = read_config(folder / "config.json", name).get("max_position_embeddings") if folder else None
-    form = {"model_type": "nha", "mixers": "attention", "windows": None, "num_hidden_layers": presets.BASE_LAYERS}
+    form = {"model_type": "nha", "mixers": "attention", "windows": None, "num_hidden_layers": patterns.BASE_LAYERS}
     digest, needs = _digest([assets.SMOLLM2.sha256, "attention"]), (assets.SMOLLM2.name,)
     return ModelInfo(name, name, digest, own_window(form), longest, needs, least_windows(form))
 

@@ -42,7 +42,7 @@ def make_app() -> typer.Typer:
         name=PROGRAM,
         help="Native Hybrid Attention, measured: how wide a window each layer needs, what accuracy it costs, what it saves.",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,19 +1,20 @@
 """What there is: presets, suites and their tasks, specs, plots, tables, gathered from the places that hold them."""
 
+import runpy
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
-
-from nha_eval.evaluate import known_suites
-from nha_eval.spec import SPECS, read_spec, spec_names
 
 
 def collect() -> dict[str, Any]:
     """Everything `list` shows, as plain data. Imports no torch."""
-    from models.presets import preset_names
+    from nha_eval.evaluate import known_suites
     from nha_eval.plots import plot_kinds
+    from nha_eval.spec import SPECS, read_spec, spec_names
     from nha_eval.tables.spec import table_names
 
     return {
-        "presets": list(preset_names()),
+        "presets": preset_names(),
         "suites": {suite: [_task(task) for task in tasks] for suite, tasks in known_suites().items()},
         "specs": {
             name: [_model(entry) for entry in read_spec(SPECS / f"{name}.yaml").get("models", [])] for name in spec_names()
@@ -21,6 +22,13 @@ def collect() -> dict[str, Any]:
         "plots": list(plot_kinds()),
         "tables": table_names(),
     }
+
+
+def preset_names() -> list[str]:
+    """The presets' names, as `models.presets.preset_names` gives them."""
+    # From their file by itself: importing the package around it registers with Transformers, which takes seconds.
+    (folder,) = find_spec("models").submodule_search_locations
+    return runpy.run_path(str(Path(folder) / "patterns.py"))["preset_names"]()
 
 
 def _task(task: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ Legend: n documents, G clusters of them (questions on one text), R resamples.
 
 The first is the second with clusters of one document, worked out instead of drawn.
 
->>> pairs = compare_pairs([1, 1, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 1, 0, 0, 0], range(8))
->>> pairs.test, pairs.difference, round(pairs.p, 4)
-('McNemar, exact', 0.75, 0.0703)
+    >>> pairs = compare_pairs([1, 1, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 1, 0, 0, 0], range(8))
+    >>> pairs.test, pairs.difference, round(pairs.p, 4)
+    ('McNemar, exact', 0.75, 0.0703)
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 A score over questions that share texts is worth fewer documents than it has: `effective_n` says how many independent ones
 would give the same standard error, and intervals are those of that many. `paired` compares two scores.
 
->>> clustered_stderr([1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b"])
-0.5
->>> [round(bound, 3) for bound in score_interval([1.0] * 18, range(18))]
-[0.824, 1.0]
+    >>> clustered_stderr([1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b"])
+    0.5
+    >>> [round(bound, 3) for bound in score_interval([1.0] * 18, range(18))]
+    [0.824, 1.0]
 """
 
 from __future__ import annotations

@@ -89,8 +89,9 @@ def nha_attention(
         empty_slots: "mask": slots take no part until a token has entered them; "sink": they score 0 with value 0.
         cu_seqlens: [N + 1] int32, bounds of packed sequences; then B == 1.
         state: where an earlier call with the same window and slot_delay ended; [N, ...] with cu_seqlens.
-        return_state, return_lse: whether to return the state; and (lse_slots, lse_window), each [B, T, HQ], fp32 (fp64
-            where the inputs are), -inf where that part is empty.
+        return_state: whether to return the state.
+        return_lse: whether to return (lse_slots, lse_window), each [B, T, HQ], fp32 (fp64 where the inputs are), -inf where
+            that part is empty.
         overwrite_state: the given state's tensors may be written over, and the returned state may share them, so that a decode
             step copies nothing. Where it does not help it is ignored; the returned state is right whatever.
         backend: "recurrent" (the definition), "chunked" (plain torch), "triton", or "auto".

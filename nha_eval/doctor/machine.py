@@ -150,7 +150,7 @@ def _hub() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     from models.assets import cached
-    from models.presets import kept_names, preset_names
+    from models.patterns import kept_names, preset_names
     from nha_eval.catalog import describe_preset
     from nha_eval.fetching import known_assets
 

@@ -25,7 +25,8 @@ from transformers import TrainerCallback
 from models.configuration import NHAConfig
 from models.convert import OWN_FIELDS
 from models.modeling import NHAForCausalLM
-from models.presets import CONTEXT, pattern_config, preset_config
+from models.patterns import CONTEXT
+from models.presets import pattern_config, preset_config
 from models.tokenizer import VOCABULARY, byte_tokenizer
 from nha_eval import environment, hub
 from nha_eval.bench.machine import device_name, resolve_device

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py eval --model nha-smollm2-135m --suite recall-local --window 16,64,full "
     "--length 512 --limit 50[/bold]\n\n"
@@ -20,11 +22,22 @@ EXAMPLE = (
 def command(
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="SPEC.yaml", help="A spec file, or the name of a shipped one (`list` shows them)."),
+        typer.Argument(
+            metavar="SPEC.yaml",
+            help="A spec file, or the name of a shipped one (`list` shows them).",
+            autocompletion=completing.evaluations,
+        ),
     ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Preset, checkpoint folder or hub id. Repeatable.")] = None,
-    suite: Annotated[list[str] | None, typer.Option(help="Suite of tasks. Repeatable.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks. Repeatable.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Preset, checkpoint folder or hub id. Repeatable.", autocompletion=completing.presets),
+    ] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option(help="Suite of tasks. Repeatable.", autocompletion=completing.suites)
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only these tasks. Repeatable.", autocompletion=completing.tasks)
+    ] = None,
     window: Annotated[
         list[str] | None,
         typer.Option(help="Windows in tokens, full, or a setting's name: 16,64,full. Default: as the model comes."),

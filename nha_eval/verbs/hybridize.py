@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py hybridize nha-smollm2-135m --out results/runs/my-hybrid[/bold]\n\n"
     "What it would take, without training: [bold]hybridize nha-llama-3-8b --dry-run[/bold]"
@@ -12,7 +14,10 @@ EXAMPLE = (
 
 
 def command(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A YAML file, or the name of a shipped spec.")],
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="A YAML file, or the name of a shipped spec.", autocompletion=completing.hybrids),
+    ],
     base: Annotated[str | None, typer.Option(help="smollm2-135m, a checkpoint's folder or a hub id.")] = None,
     window: Annotated[str | None, typer.Option(help="Window of the layers that are not full, in tokens.")] = None,
     train: Annotated[str | None, typer.Option(help="lora, full or gates.")] = None,

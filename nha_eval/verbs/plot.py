@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py plot window-accuracy results/runs/quickstart --out picture.svg[/bold] (`list` shows the "
     "kinds)\n\nFor a paper: [bold]plot window-accuracy RUN --size column --out picture.pdf[/bold]"
@@ -11,7 +13,9 @@ EXAMPLE = (
 
 
 def command(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to draw; `list` shows the kinds.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="What to draw; `list` shows the kinds.", autocompletion=completing.plots)
+    ],
     run: Annotated[
         list[str],
         typer.Argument(metavar="RUN", help="Run folders, or names of some under results/runs; several are joined."),

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py prefetch recall commonsense[/bold], or [bold]prefetch ruler --model org/name "
     "--data essays=essays.txt[/bold]"
@@ -12,7 +14,12 @@ EXAMPLE = (
 
 
 def command(
-    suite: Annotated[list[str], typer.Argument(metavar="SUITE", help="Suites of tasks (`list` shows them), or text:debian.")],
+    suite: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUITE", help="Suites of tasks (`list` shows them), or text:debian.", autocompletion=completing.suites
+        ),
+    ],
     model: Annotated[
         list[str] | None, typer.Option(help="Also this model and its tokenizer: preset, folder or hub id. Repeatable.")
     ] = None,

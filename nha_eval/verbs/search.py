@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py search nha:smollm2-135m --text debian --budget 0.25,0.5 --time 50[/bold]\n\n"
     "What it finds is evaluated by its name: [bold]eval --model nha:smollm2-135m --suite recall-local --settings "
@@ -12,7 +14,10 @@ EXAMPLE = (
 
 
 def command(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Preset, checkpoint folder or hub id.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Preset, checkpoint folder or hub id.", autocompletion=completing.presets),
+    ] = None,
     spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file of the options below; flags win.")] = None,
     windows: Annotated[
         list[str] | None,

@@ -5,11 +5,18 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = "Example: [bold]python run_eval.py slurm quickstart --jobs 4 --gpus 1 --time 02:00:00 --partition gpu[/bold]"
 
 
 def command(
-    spec: Annotated[str, typer.Argument(metavar="SPEC.yaml", help="A spec file, or the name of a shipped one.")],
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC.yaml", help="A spec file, or the name of a shipped one.", autocompletion=completing.evaluations
+        ),
+    ],
     jobs: Annotated[int, typer.Option(min=1, help="Jobs of the array; each does a share of the cells.")] = 4,
     cpus: Annotated[int, typer.Option(min=1, help="Cores of a job.")] = 8,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs of a job: 0 or 1, as a worker takes one.", max=1)] = 1,

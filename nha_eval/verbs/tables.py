@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py tables nha-main --run results/runs/mine --column 'NHA=my-nha:64'[/bold]\n\n"
     "Measured now: [bold]tables mom-recall-1.3b --model path/to/gsa --column 'GSA=path/to/gsa'[/bold]; all that is published: "
@@ -12,7 +14,10 @@ EXAMPLE = (
 
 
 def command(
-    table: Annotated[list[str] | None, typer.Argument(metavar="TABLE", help="`list` shows them. Default: all.")] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TABLE", help="`list` shows them. Default: all.", autocompletion=completing.tables),
+    ] = None,
     run: Annotated[
         list[str] | None,
         typer.Option(

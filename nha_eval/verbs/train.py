@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from nha_eval import completing
+
 EXAMPLE = (
     "Example: [bold]python run_eval.py train mqar-quick[/bold]\n\n"
     "What it would take, without training: [bold]train nha-340m-15b --dry-run[/bold]"
@@ -12,7 +14,10 @@ EXAMPLE = (
 
 
 def command(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A YAML file, or the name of a shipped spec.")],
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="A YAML file, or the name of a shipped spec.", autocompletion=completing.trainings),
+    ],
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     workers: Annotated[

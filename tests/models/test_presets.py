@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from models import NHAForCausalLM
 from models.errors import ModelUnavailable
 from models.presets import load, preset_config, preset_names
-from models.tokenizer import byte_tokenizer
+from models.tokenizer import VOCABULARY, byte_tokenizer
 
 TINY = [name for name in preset_names() if name.endswith("-tiny")]
 
@@ -17,6 +17,7 @@ TINY = [name for name in preset_names() if name.endswith("-tiny")]
 def test_a_tiny_preset_is_the_same_at_every_load(name):
     first, second = load(name), load(name)
     assert first.weights_hash == second.weights_hash
+    assert first.model.config.vocab_size == len(first.tokenizer) == VOCABULARY
     assert first.has_window == any(pattern in name for pattern in ("nha", "swa", "transformer++", "-h-"))
     ids = first.tokenizer("a b", return_tensors="pt").input_ids
     assert torch.equal(first.model(ids).logits, second.model(ids).logits)

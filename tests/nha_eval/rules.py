@@ -3,7 +3,8 @@
 Nothing here comes from `nha_eval`. `spec_is_right` gives what the run must then be (models and their windows), or None.
 """
 
-from models.presets import TINY_CONTEXT, preset_config, preset_names
+from models.patterns import TINY_CONTEXT
+from models.presets import preset_config, preset_names
 from tasks.suites import suite_names, suite_tasks
 
 MOST = 2**31 - 1

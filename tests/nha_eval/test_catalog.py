@@ -178,7 +178,7 @@ def test_least_windows_are_those_of_the_loaded_layers(folder):
 @pytest.mark.assets
 def test_the_base_has_as_many_layers_as_it_says():
     from models.assets import smollm2_folder
-    from models.presets import BASE_LAYERS
+    from models.patterns import BASE_LAYERS
 
     assert json.loads((smollm2_folder() / "config.json").read_text())["num_hidden_layers"] == BASE_LAYERS
 

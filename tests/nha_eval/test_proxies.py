@@ -12,7 +12,7 @@ import yaml
 from tiny_hybrid import make_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from models import presets
+from models import patterns, presets
 from nha_eval import catalog, cli
 from nha_eval.plots import draw
 from nha_eval.spec import spec_names
@@ -258,7 +258,7 @@ def test_a_sweep_measures_every_window_and_what_is_kept_is_what_was_measured(pla
     # Kept in bf16.
     assert nll == pytest.approx(float(own["nll"]), rel=5e-3)
     # In the place where checkpoints are kept its folder's name is enough.
-    monkeypatch.setattr(presets, "KEPT", kept.parent)
+    monkeypatch.setattr(patterns, "KEPT", kept.parent)
     assert kept.name in presets.preset_names() and catalog.describe(kept.name).label == kept.name
     loaded = presets.load(kept.name)
     assert loaded.model.config.windows == [4, 4] and not loaded.random_weights
