@@ -85,8 +85,14 @@ def _pooled(train: Train, waiting: deque[Job], count: int, workers: int) -> Iter
         while waiting or running:
             # No more than there are workers, so that all that is running when one dies was in hand.
             while waiting and len(running) < count:
-                job = waiting.popleft()
-                running[pool.submit(_in_worker, train, *job.arguments)] = job
+                try:
+                    future = pool.submit(_in_worker, train, *waiting[0].arguments)
+                except BrokenProcessPool:
+                    # A worker has died since; those in hand tell so below.
+                    break
+                running[future] = waiting.popleft()
+            if not running:
+                return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 try:
