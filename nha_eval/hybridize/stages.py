@@ -40,7 +40,7 @@ from nha_eval.text import Text, open_text
 from nha_eval.text.self_text import write_self_text
 from nha_eval.training.folder import training_folder
 from nha_eval.training.progress import Log, tensorboard
-from nha_eval.training.trainer import Steps, StepTrainer
+from nha_eval.training.trainer import StepTrainer, drawn, steps_of
 
 TRAINED = "trained.safetensors"
 HELDOUT = ["stage", "step", "length", "tokens", "kl", "kl_stderr", "perplexity", "nll", "nll_stderr", "teacher_perplexity"]
@@ -166,20 +166,14 @@ def _stage(run: Run, name: str, stage: Stage, first: int, measured: _Heldout) ->
     objective, trained = _objective(run, name, stage)
     if not trained:
         raise UserError(f"{name}: nothing to train, as every layer has a full window: leave the stage out")
-    steps = Steps(
+    steps = steps_of(
+        stage,
+        run.device,
+        run.dtype,
         count=count,
-        batch=stage.batch,
-        micro_batch=stage.micro_batch or stage.batch,
         rates=dict.fromkeys(GATE_PARTS, stage.gate_learning_rate) | {"": stage.learning_rate},
-        warmup=stage.warmup,
-        schedule=stage.schedule,
-        weight_decay=stage.weight_decay,
-        clip=stage.clip,
-        save_every=stage.save_every,
         log_every=max(1, min(10, count // 20)),
         seed=spec.seed,
-        device=str(run.device),
-        dtype=run.dtype,
         graph=spec.cuda_graph and not spec.window_jitter,
     )
     callbacks: list[TrainerCallback] = [
@@ -216,9 +210,7 @@ def _jitter(run: Run) -> Callable[[int], None] | None:
         return None
 
     def before_step(step: int) -> None:
-        generator = torch.Generator().manual_seed(spec.seed * 1_000_003 + step)
-        place = int(torch.randint(len(spec.window_jitter), (), generator=generator))
-        window = spec.window_jitter[place]
+        window = drawn(spec.window_jitter, spec.seed, step)
         run.model.set_window(None if window == "full" else int(window), layers=run.student.windowed)
 
     return before_step

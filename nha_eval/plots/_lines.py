@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from ._frames import clean_text
 from ._settings import setting_label, settings_of
-from ._style import INK, Code, length_axis, scaled, value_axis
+from ._style import INK, Code, finish, length_axis, panels, scaled, title, value_axis
 from ._told import tell
 
 CROSS = {"color": INK, "marker": "x", "markersize": 6.5, "linestyle": "none"}
@@ -68,6 +68,16 @@ def phase_groups(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
                     suffix = f", batch {batch:.0f}" if len(batches) > 1 and pd.notna(batch) else ""
                     groups.append((phase, suffix + where, part))
     return groups
+
+
+def draw_panels(wanted: list[Panel], rows: pd.DataFrame, code: Code, figure: Figure | None, columns: int | None) -> Figure:
+    """The panels side by side with their titles, and a legend of the settings of all rows."""
+    figure, all_axes = panels(len(wanted), figure, columns)
+    for axes, panel in zip(all_axes, wanted, strict=True):
+        draw_panel(axes, panel, code)
+        title(axes, panel.title)
+    finish(figure, cost_handles(rows, code, figure))
+    return figure
 
 
 def draw_panel(axes: Axes, panel: Panel, code: Code) -> None:

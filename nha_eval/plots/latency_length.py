@@ -6,8 +6,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ._lines import PHASES, Panel, cost_handles, draw_panel, measured, phase_groups
-from ._style import MILLISECONDS, Code, NothingToDraw, finish, panels, title
+from ._lines import PHASES, Panel, draw_panels, measured, phase_groups
+from ._style import MILLISECONDS, Code, NothingToDraw
 
 TITLE = "Latency against length"
 ALT = (
@@ -39,9 +39,4 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
         )
         for phase, suffix, part in phase_groups(rows)
     ]
-    figure, all_axes = panels(len(wanted), figure, columns)
-    for axes, panel in zip(all_axes, wanted, strict=True):
-        draw_panel(axes, panel, code)
-        title(axes, panel.title)
-    finish(figure, cost_handles(rows, code, figure))
-    return figure
+    return draw_panels(wanted, rows, code, figure, columns)

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ._lines import PHASES, Panel, cost_handles, draw_panel, measured, phase_groups
-from ._style import BYTES, MEGABYTES, Code, NothingToDraw, finish, panels, title
+from ._lines import PHASES, Panel, draw_panels, measured, phase_groups
+from ._style import BYTES, MEGABYTES, Code, NothingToDraw
 
 TITLE = "Memory against length"
 ALT = (
@@ -37,9 +37,4 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
         Panel(f"State kept while decoding{suffix}", part, "state_bytes", BYTES, "state")
         for _, suffix, part in phase_groups(held.assign(phase="state"))
     ]
-    figure, all_axes = panels(len(wanted), figure, columns)
-    for axes, panel in zip(all_axes, wanted, strict=True):
-        draw_panel(axes, panel, code)
-        title(axes, panel.title)
-    finish(figure, cost_handles(pd.concat([peak, state]), code, figure))
-    return figure
+    return draw_panels(wanted, pd.concat([peak, state]), code, figure, columns)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ._lines import PHASES, Panel, cost_handles, draw_panel, measured, phase_groups
-from ._style import TOKENS, Code, NothingToDraw, finish, panels, title
+from ._lines import PHASES, Panel, draw_panels, measured, phase_groups
+from ._style import TOKENS, Code, NothingToDraw
 
 TITLE = "Throughput against length"
 ALT = "Tokens a second in prefill and in decoding against length in tokens, a line a model and window."
@@ -26,9 +26,4 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
         Panel(f"{PHASES.get(phase, phase)}{suffix}", part, "tokens_per_s", TOKENS, "throughput")
         for phase, suffix, part in phase_groups(rows)
     ]
-    figure, all_axes = panels(len(wanted), figure, columns)
-    for axes, panel in zip(all_axes, wanted, strict=True):
-        draw_panel(axes, panel, code)
-        title(axes, panel.title)
-    finish(figure, cost_handles(rows, code, figure))
-    return figure
+    return draw_panels(wanted, rows, code, figure, columns)

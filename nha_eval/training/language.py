@@ -39,7 +39,7 @@ from nha_eval.training.flops import forward_flops, peak_flops, weights_of
 from nha_eval.training.folder import training_folder
 from nha_eval.training.progress import Log, tensorboard
 from nha_eval.training.spec import TrainSpec
-from nha_eval.training.trainer import Steps, StepTrainer
+from nha_eval.training.trainer import Steps, StepTrainer, steps_of
 
 STAGE = "train"
 OWN_TOKENIZER = "bpe:"
@@ -186,21 +186,8 @@ def train_language(spec: TrainSpec, folder: Path, console: Console | None = None
 
 
 def _steps(spec: TrainSpec, device: torch.device, dtype: torch.dtype) -> Steps:
-    return Steps(
-        count=spec.steps,
-        batch=spec.batch,
-        micro_batch=spec.micro_batch or spec.batch,
-        rates={"": spec.learning_rate},
-        warmup=spec.warmup,
-        schedule=spec.schedule,
-        weight_decay=spec.weight_decay,
-        clip=spec.clip,
-        save_every=spec.save_every,
-        log_every=max(1, min(10, spec.steps // 20)),
-        seed=spec.seed,
-        device=str(device),
-        dtype=dtype,
-    )
+    own = {"count": spec.steps, "rates": {"": spec.learning_rate}, "seed": spec.seed}
+    return steps_of(spec, device, dtype, log_every=max(1, min(10, spec.steps // 20)), **own)
 
 
 def _record(spec: TrainSpec, folder: Path, device: torch.device, dtype: torch.dtype, text: dict[str, Any]) -> None:

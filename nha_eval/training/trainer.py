@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -27,6 +27,7 @@ from nha_eval.errors import MachineError, UserError
 from nha_eval.journal import write_atomic
 from nha_eval.training.graphed import graphed
 
+Choice = TypeVar("Choice")
 COMPLETE = "complete.json"
 WEIGHTS = "model.safetensors"
 # A loss of so many times its lowest is no noise.
@@ -74,6 +75,19 @@ class Steps:
     graph: bool = False
     # Losses below this count as no lower in telling divergence: near 0 noise is many times the lowest.
     least_loss: float = 0.0
+
+
+def steps_of(settings: Any, device: torch.device, dtype: torch.dtype, **more: Any) -> Steps:
+    """The steps of a spec's settings that every training has under the same names; `more` is what it has under its own."""
+    named = {name: getattr(settings, name) for name in ("batch", "warmup", "schedule", "weight_decay", "clip", "save_every")}
+    micro_batch = settings.micro_batch or settings.batch
+    return Steps(micro_batch=micro_batch, device=str(device), dtype=dtype, **named, **more)
+
+
+def drawn(choices: Sequence[Choice], seed: int, step: int) -> Choice:
+    """One of the choices, by the seed and the step alone, so that a broken training goes on with the same ones."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return choices[int(torch.randint(len(choices), (), generator=generator))]
 
 
 def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:

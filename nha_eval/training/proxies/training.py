@@ -28,7 +28,7 @@ from nha_eval.training.proxies.data import Batches, Data, read
 from nha_eval.training.proxies.measure import measure
 from nha_eval.training.proxies.recall import recall_tasks
 from nha_eval.training.proxies.spec import ProxySpec
-from nha_eval.training.trainer import Diverged, Steps, StepTrainer
+from nha_eval.training.trainer import Diverged, Steps, StepTrainer, drawn, steps_of
 
 DATA, TOKENIZER, LOGS, MODELS, WORK = "data", "tokenizer", "logs", "models", "work"
 
@@ -62,7 +62,7 @@ def _trained(spec: ProxySpec, cell: Cell, run: Path, work: Path) -> dict[str, An
         Console(stderr=True, highlight=False, soft_wrap=True), flops=flops, peak=peak_flops(device_name(device), dtype),
     )  # fmt: skip
     trainer = StepTrainer(
-        NextToken(model), steps_of(spec, cell, device, dtype), Batches(data.train), work,
+        NextToken(model), cell_steps(spec, cell, device, dtype), Batches(data.train), work,
         callbacks=[log], before_step=_jitter(spec, cell, model), collator=dict,
     )  # fmt: skip
     trainer.run()
@@ -110,23 +110,9 @@ def measured(
     return found
 
 
-def steps_of(spec: ProxySpec, cell: Cell, device: torch.device, dtype: torch.dtype) -> Steps:
-    return Steps(
-        count=spec.steps,
-        batch=spec.batch,
-        micro_batch=spec.micro_batch or spec.batch,
-        rates={"": cell.rate},
-        warmup=spec.warmup,
-        schedule=spec.schedule,
-        weight_decay=spec.weight_decay,
-        clip=spec.clip,
-        save_every=spec.save_every,
-        log_every=max(1, min(50, spec.steps // 10)),
-        seed=cell.seed,
-        device=str(device),
-        dtype=dtype,
-        graph=spec.cuda_graph and not cell.jitter,
-    )
+def cell_steps(spec: ProxySpec, cell: Cell, device: torch.device, dtype: torch.dtype) -> Steps:
+    own = {"count": spec.steps, "rates": {"": cell.rate}, "seed": cell.seed, "graph": spec.cuda_graph and not cell.jitter}
+    return steps_of(spec, device, dtype, log_every=max(1, min(50, spec.steps // 10)), **own)
 
 
 def _jitter(spec: ProxySpec, cell: Cell, model: NHAForCausalLM) -> Callable[[int], None] | None:
@@ -136,7 +122,6 @@ def _jitter(spec: ProxySpec, cell: Cell, model: NHAForCausalLM) -> Callable[[int
     layers = moved_layers(model)
 
     def before_step(step: int) -> None:
-        generator = torch.Generator().manual_seed(spec.text.seed * 1_000_003 + step)
-        set_windows(model, layers, cell.jitter[int(torch.randint(len(cell.jitter), (), generator=generator))])
+        set_windows(model, layers, drawn(cell.jitter, spec.text.seed, step))
 
     return before_step
