@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from models.cache_layers import Rows, StateLayer
+from models.convolutions import parts_of
 
 # Transformers 5.24 renamed `past_key_values` to `cache`, in what `generate` hands to a model and reads from its outputs.
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -86,11 +87,12 @@ class NHACache(Cache):
         """Every tensor held now, by a name: "0.memory" of layer 0, "rows.seen" of what all layers of fixed shapes share."""
         held = {}
         for i, layer in enumerate(self.layers):
-            if isinstance(layer, StateLayer):
-                own = {} if layer.state is None else layer.state.tensors()
-            else:
-                own = {"keys": layer.keys, "values": layer.values}
-            held |= {f"{i}.{name}": t for name, t in own.items()}
+            for part in parts_of(layer):
+                if isinstance(part, StateLayer):
+                    own = {} if part.state is None else part.state.tensors()
+                else:
+                    own = {"keys": part.keys, "values": part.values}
+                held |= {f"{i}.{name}": t for name, t in own.items()}
         if self.rows is not None:
             held |= {f"rows.{name}": getattr(self.rows, name) for name in ("filled", "seen", "mask")}
         return {name: t for name, t in held.items() if isinstance(t, torch.Tensor)}

@@ -13,7 +13,9 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from kernels import few_rows
 from models.batch import Batch
+from models.convolutions import ConvolutionOptions, ConvolvedLayer, ShortConvolution, Tail, convolved
 from models.mixers import mixer_class
+from models.options import options_of
 
 ACTIVATIONS = {None: nn.Identity, "silu": nn.SiLU}
 
@@ -64,6 +66,10 @@ class HeadProjections(nn.Module):
         self.output_norm = RMSNorm(width, config.rms_norm_eps) if slots and config.output_norm else nn.Identity()
         given = config.attention_scale if slots else None
         self.scale = self.head_dim**-0.5 if given is None else given
+        self.conv_size = options_of(config, config.mixers[layer_idx], ConvolutionOptions).conv_size
+        if self.conv_size > 1:
+            channels = [proj.out_features for proj in (self.q_proj, self.k_proj, self.v_proj)]
+            self.q_conv1d, self.k_conv1d, self.v_conv1d = (ShortConvolution(width, self.conv_size) for width in channels)
 
     def projections(self) -> list[nn.Linear]:
         """Those of the hidden states, queries, keys and values first."""
@@ -72,16 +78,42 @@ class HeadProjections(nn.Module):
     def takes_few_rows(self) -> bool:
         """Whether a step of few rows can go by `kernels.few_rows`: `forward` then takes `norm`."""
         ends = self.q_norm, self.k_norm
-        return all(type(m) is nn.Identity for m in ends) and plain(*self.projections(), self.o_proj)
+        bare = self.conv_size == 1 and all(type(m) is nn.Identity for m in ends)
+        return bare and plain(*self.projections(), self.o_proj)
 
     def heads_of(self, x: Tensor, norm: tuple[Tensor, float] | None = None) -> tuple[Tensor, ...]:
-        """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden]; norm: what x still wants, by the kernels for few rows."""
+        """q [B, T, HQ, K], k and v [B, T, H, K] of x [B, T, hidden] without convolutions; norm: what x still wants, by the
+        kernels for few rows."""
         if norm is not None:
             return self.few_heads_of(x, norm)
-        q = self.q_norm(self.q_proj(x).unflatten(-1, (self.query_heads, self.head_dim)))
-        k = self.k_norm(self.k_proj(x).unflatten(-1, (self.heads, self.head_dim)))
-        v = self.value_activation(self.v_proj(x)).unflatten(-1, (self.heads, self.head_dim))
-        return q, k, v
+        return self._heads(*(proj(x) for proj in self.projections()[:3]))
+
+    def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        q = self.q_norm(q.unflatten(-1, (self.query_heads, self.head_dim)))
+        k = self.k_norm(k.unflatten(-1, (self.heads, self.head_dim)))
+        return q, k, self.value_activation(v).unflatten(-1, (self.heads, self.head_dim))
+
+    def heads_and_cache(self, x: Tensor, batch: Batch, cache, norm: tuple[Tensor, float] | None = None):
+        """(q, k, v) as of `heads_of`, through the layer's convolutions where it has these; and the part of `cache` that is
+        attention's."""
+        if self.conv_size == 1:
+            return self.heads_of(x, norm), cache
+        packed, keep = batch.pack(x), cache is not None
+        projected = [proj(packed) for proj in self.projections()[:3]]
+        convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
+        before = cache.state.inputs if keep and cache.state is not None else None
+        found, after = convolved(projected, convolutions, batch.cu_seqlens, before, keep)
+        if keep:
+            cache.advance(Tail(after), batch)
+        return self._heads(*(batch.spread(y) for y in found)), cache.inner if keep else None
+
+    def with_convolutions(self, inner: CacheLayerMixin, fixed: bool) -> CacheLayerMixin:
+        """A cache layer for attention, and for the convolutions where the layer has these."""
+        return inner if self.conv_size == 1 else ConvolvedLayer(inner, fixed)
+
+    def tail_elements(self) -> int:
+        """Inputs of convolutions that a sequence's cache keeps."""
+        return (self.conv_size - 1) * (self.query_heads + 2 * self.heads) * self.head_dim
 
     def few_heads_of(self, x: Tensor, norm: tuple[Tensor, float], more: tuple[str, ...] = (), divisor: float = 1.0):
         """q, k, v, and what other projections give, each [B, T, heads, *]; more: what follows these."""

@@ -25,7 +25,7 @@ WIDEST_WITH_SLOTS = 64
 def translate(read: Reader) -> Translation:
     """A configuration of either version."""
     window = read.get("window_size", 32)
-    fields = decoder(read) | slot_layer(read) | rotary(read.get("rope_theta", 10000.0))
+    fields = decoder(read) | slot_layer(read, "nha") | rotary(read.get("rope_theta", 10000.0))
     fields["max_position_embeddings"] = read.get("max_position_embeddings", 4096)
     if read.get("gsa_kv_shift") is None:
         fields = attention_layers(read, fields, "nha", window, fixed_heads=True) | {"empty_slots": "sink"}

@@ -103,9 +103,14 @@ def rotary(theta: float) -> dict:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": float(theta)}}
 
 
-def slot_layer(read: Reader) -> dict:
+def slot_layer(read: Reader, mixer: str) -> dict:
     """What GSA and the authors' NHA share: slots under a gate, SiLU on values and output, a norm before o_proj."""
-    read.only("use_short_conv", False)
+    taps = 1
+    if read.get("use_short_conv"):
+        read.only("conv_bias", False)
+        taps = read.get("conv_size", 4)
+        if taps == 1:
+            read.unlike.append("conv_size is 1, which here is none (wanted 2 or more where use_short_conv is true)")
     for name in ("expand_k", "expand_v"):
         read.only(name, 1)
     heads = heads_of(read, read.get("num_heads", 4), read.get("num_kv_heads"))
@@ -116,12 +121,13 @@ def slot_layer(read: Reader) -> dict:
         "value_activation": "silu",
         "output_activation": "silu",
         "output_norm": True,
+        "mixer_options": {mixer: {"conv_size": taps}} if taps != 1 else {},
     }
 
 
 def gsa(read: Reader) -> Translation:
     read.only("feature_map", "swish", "silu")
-    fields = decoder(read) | slot_layer(read) | {"feature_map": "silu", "attention_scale": 1.0}
+    fields = decoder(read) | slot_layer(read, "gsa") | {"feature_map": "silu", "attention_scale": 1.0}
     return Translation(attention_layers(read, fields, "gsa", fixed_heads=True), DECODER_NAMES + SLOT_NAMES)
 
 

@@ -32,9 +32,10 @@ class FullAttention(HeadProjections):
 
     def new_cache(self, rows: Rows | None = None):
         """An empty cache layer for the window as it is; of fixed shapes where `rows` is given."""
+        fixed = rows is not None
         if self.window is None:
-            return DynamicLayer() if rows is None else FixedKeys(rows)
-        return self.new_window_cache(rows is not None)
+            return self.with_convolutions(FixedKeys(rows) if fixed else DynamicLayer(), fixed)
+        return self.with_convolutions(self.new_window_cache(fixed), fixed)
 
     def new_window_cache(self, fixed: bool) -> RingLayer:
         """An empty cache layer for a window that is an int."""
@@ -59,13 +60,13 @@ class FullAttention(HeadProjections):
         return batch.spread(out.transpose(1, 2))
 
     def state_elements(self, length: int) -> int:
-        """As of `models.mixers`: the keys and values that the window reaches."""
+        """As of `models.mixers`: the keys and values that the window reaches, and the inputs that convolutions keep."""
         held = length if self.window is None else min(length, self.window)
-        return 2 * self.heads * self.head_dim * held
+        return 2 * self.heads * self.head_dim * held + self.tail_elements()
 
     def all_keys_bytes(self, batch_size: int, length: int, itemsize: int) -> int:
-        """Bytes of every key and value of `length` tokens."""
-        return 2 * batch_size * self.heads * self.head_dim * length * itemsize
+        """Bytes of the cache at a window of None: every key and value of `length` tokens, and what convolutions keep."""
+        return batch_size * (2 * self.heads * self.head_dim * length + self.tail_elements()) * itemsize
 
 
 class Mixer(FullAttention):
@@ -78,7 +79,7 @@ class Mixer(FullAttention):
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
         residual = None if norm is None else hidden_states
-        q, k, v = self.heads_of(hidden_states, norm)
+        (q, k, v), cache = self.heads_and_cache(hidden_states, batch, cache, norm)
         if self.window is None:
             return self.out_of(self.everything(q, k, v, batch, cache), residual)
         out, state = sliding_window_attention(
@@ -109,4 +110,4 @@ class Mixer(FullAttention):
         if self.window is None:
             return self.all_keys_bytes(batch_size, length, itemsize)
         kept = min(length, self.window)
-        return batch_size * (kept * (2 * self.heads + 1) * self.head_dim * itemsize + 8)
+        return batch_size * ((kept * (2 * self.heads + 1) * self.head_dim + self.tail_elements()) * itemsize + 8)

@@ -13,7 +13,9 @@ from transformers import initialization
 
 from kernels import gated_delta_attention
 from models.batch import Batch
-from models.recurrent import GatedNorm, RecurrentMixer, RecurrentState, ShortConvolution, options_of
+from models.convolutions import ShortConvolution, convolved
+from models.options import options_of
+from models.recurrent import GatedNorm, RecurrentMixer, RecurrentState
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Mixer(RecurrentMixer):
         value_dim = int(options.head_dim * options.expand_v)
         keys, values = self.heads * options.head_dim, self.heads * value_dim
         self.state_shape = (self.heads, options.head_dim, value_dim)
-        self.widths = (keys, keys, values)
-        self.conv_channels = sum(self.widths)
+        widths = (keys, keys, values)
+        self.conv_channels = sum(widths)
         self.q_proj, self.k_proj = (nn.Linear(hidden, keys, bias=False) for _ in range(2))
         self.v_proj, self.g_proj = (nn.Linear(hidden, values, bias=False) for _ in range(2))
         self.a_proj, self.b_proj = (nn.Linear(hidden, self.heads, bias=False) for _ in range(2))
-        self.q_conv1d, self.k_conv1d, self.v_conv1d = (ShortConvolution(width, self.conv_size) for width in self.widths)
+        self.q_conv1d, self.k_conv1d, self.v_conv1d = (ShortConvolution(width, self.conv_size) for width in widths)
         self.A_log = nn.Parameter(torch.empty(self.heads))
         self.dt_bias = nn.Parameter(torch.empty(self.heads))
         self.o_norm = GatedNorm(value_dim, config.rms_norm_eps)
@@ -56,21 +58,17 @@ class Mixer(RecurrentMixer):
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None) -> Tensor:
         x, keep = batch.pack(hidden_states), cache is not None
         state = cache.state if keep else None
-        tails = [None] * 3 if state is None else state.tail.split(self.widths, -1)
-        found, after = [], []
-        for proj, conv, tail in zip(
-            (self.q_proj, self.k_proj, self.v_proj), (self.q_conv1d, self.k_conv1d, self.v_conv1d), tails, strict=True
-        ):
-            y, rest = conv(proj(x), batch.cu_seqlens, tail, keep)
-            found.append(y.unflatten(-1, (self.heads, -1)))
-            after.append(rest)
+        projected = [proj(x) for proj in (self.q_proj, self.k_proj, self.v_proj)]
+        convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
+        found, tail = convolved(projected, convolutions, batch.cu_seqlens, None if state is None else state.tail, keep)
+        q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in found)
         g = -self.A_log.float().exp() * F.softplus(self.a_proj(x).float() + self.dt_bias)
         out, memory = gated_delta_attention(
-            *found, g, self.b_proj(x).float().sigmoid(), l2_norm=True, cu_seqlens=batch.cu_seqlens,
+            q, k, v, g, self.b_proj(x).float().sigmoid(), l2_norm=True, cu_seqlens=batch.cu_seqlens,
             state=None if state is None else state.memory, return_state=keep,
         )  # fmt: skip
         if keep:
-            cache.advance(RecurrentState(memory, torch.cat(after, -1)), batch)
+            cache.advance(RecurrentState(memory, tail), batch)
         gate = self.g_proj(x).unflatten(-1, (self.heads, -1))
         return batch.spread(self.o_proj(self.o_norm(out, gate).flatten(-2)))
 

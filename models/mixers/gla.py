@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kernels import gla_attention
 from models.batch import Batch
-from models.recurrent import GatedNorm, RecurrentMixer, RecurrentState, options_of
+from models.options import options_of
+from models.recurrent import GatedNorm, RecurrentMixer, RecurrentState
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.batch import Batch
-from models.cache_layers import RingLayer, Rows
+from models.cache_layers import RingLayer, Rows, StateLayer
 from models.mixers.nha import GatedSlots
 
 
@@ -18,8 +18,8 @@ class Mixer(GatedSlots):
     def sums(config) -> bool:
         return False
 
-    def new_cache(self, rows: Rows | None = None) -> RingLayer:
-        return RingLayer(rows is not None)
+    def new_cache(self, rows: Rows | None = None) -> StateLayer:
+        return self.with_convolutions(RingLayer(rows is not None), rows is not None)
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
         return self.out_of(self.attend(hidden_states, batch, cache, 0, norm), None if norm is None else hidden_states)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from kernels import ssd_attention
 from models.batch import Batch
+from models.convolutions import ShortConvolution
 from models.mixers.gated_deltanet import start_decays
-from models.recurrent import GatedNorm, RecurrentMixer, RecurrentState, ShortConvolution, options_of
+from models.options import options_of
+from models.recurrent import GatedNorm, RecurrentMixer, RecurrentState
 
 
 @dataclass(frozen=True)

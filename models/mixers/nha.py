@@ -116,7 +116,8 @@ class GatedSlots(FullAttention):
     def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int, norm=None) -> Tensor:
         """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]; norm: as in `heads_of`."""
         if norm is None:
-            found = *self.heads_of(hidden_states), self.log_decay(hidden_states)
+            heads, cache = self.heads_and_cache(hidden_states, batch, cache)
+            found = *heads, self.log_decay(hidden_states)
         else:
             found = self.few_heads_of(hidden_states, norm, ("logsigmoid",), self.tau)
         q, k, v, g = (batch.pack(x) for x in found)
@@ -185,17 +186,19 @@ class GatedSlots(FullAttention):
         return resolve_backend("auto", self.g_proj.weight.device, self.g_proj.weight.dtype)
 
     def state_elements(self, length: int) -> int:
-        """As of `models.mixers`: slots and the window's keys and values; all of these where the window is None."""
+        """As of `models.mixers`: slots and the window's keys and values, all of these where the window is None; and the inputs
+        that convolutions keep."""
         window = self.window if self.has_window else 0
         held = length if window is None else self.slots + min(length, window)
-        return 2 * self.heads * self.head_dim * held
+        return 2 * self.heads * self.head_dim * held + self.tail_elements()
 
     def state_bytes_at(self, window: int, batch_size: int, length: int, itemsize: int) -> int:
-        """Bytes of an NHAState: slots in fp32, the ring's tokens (k, v, decays, angles, mapped keys) in `itemsize`."""
+        """Bytes of an NHAState: slots in fp32, the ring's tokens (k, v, decays, angles, mapped keys) in `itemsize`; and of what
+        convolutions keep."""
         kept = min(length, window)
         slots = 2 * self.heads * self.slots * self.head_dim * 4
         tokens = (2 + bool(self.feature_map)) * self.heads * self.head_dim + self.head_dim + self.heads * self.slots
-        return batch_size * (slots + kept * tokens * itemsize + 8)
+        return batch_size * (slots + (kept * tokens + self.tail_elements()) * itemsize + 8)
 
 
 class Mixer(GatedSlots):
@@ -204,7 +207,8 @@ class Mixer(GatedSlots):
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
         residual = None if norm is None else hidden_states
         if self.window is None:
-            return self.out_of(self.everything(*self.heads_of(hidden_states, norm)[:3], batch, cache), residual)
+            heads, cache = self.heads_and_cache(hidden_states, batch, cache, norm)
+            return self.out_of(self.everything(*heads[:3], batch, cache), residual)
         return self.out_of(self.attend(hidden_states, batch, cache, self.window, norm), residual)
 
     def backend(self) -> str:

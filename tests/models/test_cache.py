@@ -8,6 +8,7 @@ import torch
 from tiny import close, settings, tiny, tokens
 
 from models.cache import CACHE_NAME
+from models.convolutions import parts_of
 
 SETTINGS = settings()
 every_mixer = pytest.mark.parametrize("fields", SETTINGS.values(), ids=SETTINGS.keys())
@@ -208,11 +209,11 @@ def test_a_step_of_fixed_shapes_asks_the_host_nothing(fields, monkeypatch):
     model, x = tiny(**fields), tokens(2, 10)
     cache = after(model, x[:, :9], max_length=LONGEST)
     # A tensor without data raises where it is read back, as a CUDA graph's capture does.
-    for layer in cache.layers:
-        if hasattr(layer, "state"):
-            layer.state = layer.state.to("meta")
+    for part in (part for layer in cache.layers for part in parts_of(layer)):
+        if hasattr(part, "state"):
+            part.state = part.state.to("meta")
         else:
-            layer.keys, layer.values = layer.keys.to("meta"), layer.values.to("meta")
+            part.keys, part.values = part.keys.to("meta"), part.values.to("meta")
     for name in ("filled", "seen", "mask"):
         setattr(cache.rows, name, getattr(cache.rows, name).to("meta"))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device=None: False)

@@ -5,6 +5,7 @@ import torch
 from tiny import close, settings, tiny, tokens
 
 from models import NHAConfig
+from models.convolutions import parts_of
 
 
 def written_out(layer, x, batch, window, delay, share):
@@ -85,15 +86,15 @@ def test_state_elements_are_what_a_cache_holds(name, length):
     with torch.no_grad():
         model(tokens(1, length), cache=cache)
     found = 0
-    for layer, held in zip(model.decoder_layers, cache.layers, strict=True):
-        mixer = layer.self_attn
+    layers = zip(model.decoder_layers, cache.layers, strict=True)
+    for mixer, held in ((layer.self_attn, part) for layer, whole in layers for part in parts_of(whole)):
         if getattr(held, "state", None) is None:
             found += held.keys.numel() + held.values.numel()
             continue
         tensors = held.state.tensors()
         reach = min(length, getattr(mixer, "window", None) or 0)
         for part, tensor in tensors.items():
-            if part in ("slot_k", "slot_v", "memory", "tail"):
+            if part in ("slot_k", "slot_v", "memory", "tail", "inputs"):
                 found += tensor.numel()
             elif part in ("k", "v"):
                 # [1, H, R, K]; the ring may have room for more than the tokens that there were.

@@ -3,6 +3,7 @@
 import inspect
 import json
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from theirs import (
     ATTENTION_SHAPES,
+    CONVOLVED_SHAPES,
     DELTA_SHAPES,
     GLA_SHAPES,
     HEADS,
@@ -42,8 +44,10 @@ DELTA = {"model_type": "gated_deltanet", "num_heads": 2, "head_dim": 8, "expand_
 AUTHORS = {"model_type": "nha", **SLOT_FIELDS, "window_size": 5, "gate_logit_normalizer": 8}
 NEW = {**AUTHORS, "gsa_kv_shift": 0}
 WINDOWED = {"attn": {"layers": [1], "num_heads": HEADS, "num_kv_heads": KV, "qkv_bias": False, "window_size": 6}}
+CONVOLVED = {"use_short_conv": True, "conv_size": 3}
 CASES = {
     "gsa": (GSA, SLOT_SHAPES, [gsa] * 2),
+    "gsa-convolved": ({**GSA, **CONVOLVED}, CONVOLVED_SHAPES, [partial(gsa, convolutions=True)] * 2),
     "gsa-h": ({**GSA, **WINDOWED}, [SLOT_SHAPES, ATTENTION_SHAPES], [gsa, attention(6)]),
     "gla": (GLA, GLA_SHAPES, [gla] * 2),
     "gated-deltanet": (DELTA, DELTA_SHAPES, [gated_deltanet] * 2),
@@ -53,6 +57,7 @@ CASES = {
         [gated_deltanet, attention(6)],
     ),
     "nha-first": (AUTHORS, SLOT_SHAPES, [nha(5, 5)] * 2),
+    "nha-first-convolved": ({**AUTHORS, **CONVOLVED}, CONVOLVED_SHAPES, [nha(5, 5, convolutions=True)] * 2),
     "nha-rewritten": (NEW, SLOT_SHAPES, [nha(6, 0, F.silu, 1.0)] * 2),
     "nha-rewritten-shifted": ({**AUTHORS, "gsa_kv_shift": 6}, SLOT_SHAPES, [nha(6, 6, F.silu, 1.0)] * 2),
 }
@@ -161,7 +166,9 @@ def test_hybridised_models(kind, tmp_path):
 
 
 REFUSED = [
-    (GSA, {"use_short_conv": True}, "use_short_conv is True"),
+    (GSA, {"use_short_conv": True, "conv_bias": True}, "conv_bias is True"),
+    (AUTHORS, {"use_short_conv": True, "conv_size": 1}, "conv_size is 1"),
+    (GLA, {"use_short_conv": True}, "use_short_conv is True"),
     (GSA, {"feature_map": "relu"}, "feature_map is 'relu'.*wanted 'swish' or 'silu'"),
     (GSA, {"expand_v": 2}, "expand_v is 2"),
     (GSA, {"attn": {"layers": [1], "num_heads": 8}}, "heads, biases or rope_theta other than the rest's"),

@@ -18,6 +18,9 @@ SLOT_SHAPES = {
     "q_proj.weight": (HIDDEN, HIDDEN), "k_proj.weight": (KV * DIM, HIDDEN), "v_proj.weight": (KV * DIM, HIDDEN),
     "f_proj.weight": (KV * SLOTS, HIDDEN), "g_norm.weight": (HIDDEN,), "o_proj.weight": (HIDDEN, HIDDEN),
 }  # fmt: skip
+CONVOLVED_SHAPES = SLOT_SHAPES | {
+    "q_conv1d.weight": (HIDDEN, 1, 3), "k_conv1d.weight": (KV * DIM, 1, 3), "v_conv1d.weight": (KV * DIM, 1, 3),
+}  # fmt: skip
 ATTENTION_SHAPES = {
     "q_proj.weight": (HIDDEN, HIDDEN), "k_proj.weight": (KV * DIM, HIDDEN), "v_proj.weight": (KV * DIM, HIDDEN),
     "o_proj.weight": (HIDDEN, HIDDEN),
@@ -76,9 +79,17 @@ def split(x, heads):
     return x.unflatten(-1, (heads, -1))
 
 
-def slot_projections(x, w):
+def convolved(y, filters):
+    """y [B, T, D] through causal filters [D, 1, W] and SiLU."""
+    padded = F.pad(y.transpose(1, 2), (filters.shape[-1] - 1, 0))
+    return F.silu(F.conv1d(padded, filters, groups=y.shape[-1]).transpose(1, 2))
+
+
+def slot_projections(x, w, convolutions=False):
     """q, k, v and the log decays of GSA and NHA, at tau = 8."""
     q, k, v, f = (x @ w(f"{name}_proj.weight").T for name in "qkvf")
+    if convolutions:
+        q, k, v = (convolved(y, w(f"{name}_conv1d.weight")) for y, name in ((q, "q"), (k, "k"), (v, "v")))
     return split(q, HEADS), split(k, KV), split(F.silu(v), KV), F.logsigmoid(split(f, KV)) / 8
 
 
@@ -86,10 +97,10 @@ def slot_output(o, w):
     return norm(F.silu(o.flatten(-2)), w("g_norm.weight")) @ w("o_proj.weight").T
 
 
-def gsa(x, w):
+def gsa(x, w, convolutions=False):
     from fla.ops.gsa.naive import naive_recurrent_gsa
 
-    q, k, v, g = slot_projections(x, w)
+    q, k, v, g = slot_projections(x, w, convolutions)
     k, v, g = (t.repeat_interleave(HEADS // KV, 2) for t in (F.silu(k), v, g))
     return slot_output(naive_recurrent_gsa(F.silu(q), k, v, 1 - g.exp(), g, scale=1.0)[0], w)
 
@@ -106,11 +117,7 @@ def gla(x, w):
 def gated_deltanet(x, w):
     from fla.ops.gated_delta_rule.naive import naive_recurrent_gated_delta_rule
 
-    found = []
-    for name in "qkv":
-        y = F.pad((x @ w(f"{name}_proj.weight").T).transpose(1, 2), (3, 0))
-        y = F.conv1d(y, w(f"{name}_conv1d.weight"), groups=y.shape[1]).transpose(1, 2)
-        found.append(split(F.silu(y), 2))
+    found = [split(convolved(x @ w(f"{name}_proj.weight").T, w(f"{name}_conv1d.weight")), 2) for name in "qkv"]
     q, k = (t / (t.square().sum(-1, keepdim=True) + 1e-6).sqrt() for t in found[:2])
     g = -w("A_log").exp() * F.softplus(x @ w("a_proj.weight").T + w("dt_bias"))
     o = naive_recurrent_gated_delta_rule(q, k, found[2], (x @ w("b_proj.weight").T).sigmoid(), g)[0]
@@ -138,14 +145,14 @@ def attention(window):
     return run
 
 
-def nha(window, delay, feature_map=lambda x: x, scale=DIM**-0.5, slots=True):
+def nha(window, delay, feature_map=lambda x: x, scale=DIM**-0.5, slots=True, convolutions=False):
     """The layer by definition: all `SLOTS` slots score from the start on, 0 before a token has entered them.
 
     slots: whether tokens enter them at all. The first release's wide layers have keys of zeros in their place.
     """
 
     def run(x, w):
-        q, k, v, g = slot_projections(x, w)
+        q, k, v, g = slot_projections(x, w, convolutions)
         k, v, g = (t.repeat_interleave(HEADS // KV, 2) for t in (k, v, g))
         near_q, near_k, far_q, far_k = turned(q), turned(k), feature_map(q), feature_map(k)
         memory_k, memory_v = (x.new_zeros(len(x), HEADS, SLOTS, DIM) for _ in range(2))

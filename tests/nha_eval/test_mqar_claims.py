@@ -98,8 +98,31 @@ def test_the_sweep_of_minutes_tells_of_every_claim():
             rows.append({**dict.fromkeys(COLUMNS, ""), **about})
     places = list(compare(spec, rows))
     assert {place.claim for place in places} == set(CLAIMS)
-    # States of one size: four at the smaller width and one at the larger.
-    assert [sum(place.claim == f"same {mixer}" for place in places) for mixer in ("gsa", "swa")] == [5, 5]
+    # States of one size: with short convolutions four at the smaller width and one at the larger, without them one.
+    assert [sum(place.claim == f"same {mixer}" for place in places) for mixer in ("gsa", "swa")] == [6, 6]
+
+
+def test_short_convolutions_are_compared_apart():
+    taps = {"variant": "conv_size=3"}
+    found = told(
+        row("nha", [0.5, 0.5], 8, window="4", slots="4"),
+        row("nha", [0.9, 0.9], 9, window="4", slots="4", **taps),
+        row("nha", [0.8, 0.8], 9, window="4", slots="4", variant="overlap=true conv_size=3"),
+        row("gsa", [0.6, 0.6], 8, slots="8"),
+        row("gsa", [0.6, 0.6], 9, slots="8", **taps),
+        row("gla", [0.6, 0.6], 9),
+    )
+    own, convolved = "nha d=64 heads=2 w=4 slots=4", "nha d=64 heads=2 w=4 slots=4 conv_size=3"
+    assert {key: place.verdict for key, place in found.items()} == {
+        ("same gsa", own, "gsa d=64 heads=2 slots=8"): "fails",
+        ("same gsa", convolved, "gsa d=64 heads=2 slots=8 conv_size=3"): "holds",
+        ("smaller gla", convolved, "gla d=64 heads=2"): "holds",
+        ("convolutions", convolved, own): "holds",
+        ("overlap=true", convolved, "nha d=64 heads=2 w=4 slots=4 overlap=true conv_size=3"): "holds",
+    }
+    # Each of two layers reaches as much further as its convolutions have taps before the token's own.
+    (place,) = places_of(row("swa", [0.5], 8, window="4", length=64, pairs=4, **taps))
+    assert place.b == "within 10 tokens"
 
 
 def test_full_attention_and_what_was_not_trained_on():

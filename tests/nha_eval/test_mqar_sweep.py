@@ -199,7 +199,7 @@ def test_shipped_specs_are_the_published_settings(capsys):
             {"models": [{"mixer": "mamba2", "options": [{"stat_size": 3}]}]},
             "mamba2 d=64 .* has 'stat_size'; wanted any of expand",
         ),
-        ({"models": [{"mixer": "nha", "options": [{"a": 1}]}]}, "nha takes no options"),
+        ({"models": [{"mixer": "nha", "options": [{"a": 1}]}]}, "nha d=64 .* has 'a'; wanted any of conv_size"),
         (
             {"tasks": [{"name": "a", "train": [{"length": 16, "pairs": 5, "examples": 64}]}]},
             "task a: 5 pairs and as many queries in 16",

@@ -131,16 +131,15 @@ def mqar_config(spec: MqarSpec, shape: Shape, longest: int) -> NHAConfig:
         "max_position_embeddings": longest,
         "tie_word_embeddings": spec.tie_embeddings,
         "initializer_range": spec.initializer_range,
-        "mixer_options": {mixer: defaults[mixer] | dict(shape.options)} if mixer in defaults else {},
+        "mixer_options": {mixer: defaults.get(mixer, {}) | dict(shape.options)},
     }
     changes: dict[str, Any] = {} if shape.window == OWN else {"window": None if shape.window == "full" else shape.window}
     if mixer in ("nha", "gsa"):
         changes |= {"num_slots": shape.slots, "empty_slots": shape.empty_slots, "fusion": shape.fusion}
         if shape.slot_overlap is not None:
             changes["slot_overlap"] = shape.slot_overlap
-    if shape.d_model % shape.heads or (shape.options and mixer not in defaults):
-        why = f"{mixer} takes no options" if shape.options and mixer not in defaults else "d_model is no multiple of its heads"
-        raise UserError(f"models: {shape.label} cannot be made: {why}")
+    if shape.d_model % shape.heads:
+        raise UserError(f"models: {shape.label} cannot be made: d_model is no multiple of its heads")
     try:
         config = pattern_config(shape.mixer, sizes, **changes)
         _check_mixers(config)

@@ -29,6 +29,7 @@ from nha_eval.training.mqar.spec import Asked, MqarSpec
 
 # A sliding window may know by chance, and by a test split of its own size, this much more than its reach tells.
 CHANCE = 0.02
+TAPS = "conv_size="
 Kind = tuple[int, int]  # length, pairs
 
 
@@ -52,6 +53,16 @@ class Setting:
         found += [f"w={self.window}"] if self.window not in ("none", "full") or self.moved else []
         found += [f"slots={self.slots}"] if self.slots else []
         return " ".join([*found, *([self.variant] if self.variant else [])])
+
+    @property
+    def taps(self) -> int:
+        """Taps of its short convolutions, of those that its mixer has by choice; 1 for none."""
+        return next((int(part.removeprefix(TAPS)) for part in self.variant.split() if part.startswith(TAPS)), 1)
+
+    @property
+    def change(self) -> str:
+        """What else is not as published; empty where all is."""
+        return " ".join(part for part in self.variant.split() if not part.startswith(TAPS))
 
     @property
     def moved(self) -> bool:
@@ -108,34 +119,36 @@ def compare(spec: MqarSpec, rows: list[dict[str, str]]) -> Iterator[Place]:
 def _places(spec: MqarSpec, rows: list[dict[str, str]]) -> Iterator[Place]:
     found = _tested(rows, "test")
     own = {setting: kinds for setting, kinds in found.items() if not setting.moved}
-    plain = [s for s in own if s.mixer == NHA and not s.variant]
+    plain = [s for s in own if s.mixer == NHA and not s.change]
     selected = {
         s: fmean(x for seeds in kinds.values() for x in seeds.values()) for s, kinds in _tested(rows, "selection").items()
     }
     for setting in (s for s in own if s.mixer == FULL):
         yield from _against("full", own, setting, lambda kind: (f"{NEAR_ALL:.0%} of all", NEAR_ALL), up=True)
     for setting in (s for s in own if s.mixer == WINDOW and s.window.isdecimal()):
-        yield from _against("reach", own, setting, lambda kind, s=setting: _within(spec, kind, int(s.window)), up=False)
+        reach = spec.layers * (int(setting.window) - 1 + setting.taps - 1)
+        yield from _against("reach", own, setting, lambda kind, reach=reach: _within(spec, kind, reach), up=False)
     for setting in own:
         fits = [s for s in plain if _beside(s, setting) and s.state_elements <= setting.state_elements]
-        if not fits or setting.mixer == NHA:
-            continue
-        largest = max(s.state_elements for s in fits)
-        # Of settings with states of one size the selection split takes one.
-        best = max((s for s in fits if s.state_elements == largest), key=lambda s: selected.get(s, 0.0))
-        if f"smaller {setting.mixer}" in CLAIMS:
-            yield from _paired(f"smaller {setting.mixer}", own, best, setting)
-        elif largest == setting.state_elements and not setting.variant:
-            yield from _paired(f"same {setting.mixer}", own, best, setting)
+        alike = [s for s in fits if s.state_elements == setting.state_elements and s.taps == setting.taps]
+        smaller, same = f"smaller {setting.mixer}", f"same {setting.mixer}"
+        # Of several settings the selection split takes one.
+        if smaller in CLAIMS and fits:
+            yield from _paired(smaller, own, max(fits, key=lambda s: selected.get(s, 0.0)), setting)
+        if same in CLAIMS and alike and not setting.change:
+            yield from _paired(same, own, max(alike, key=lambda s: selected.get(s, 0.0)), setting)
     for column in ("window", "slots"):
         for first in plain:
             wider = [s for s in plain if s.like(first, column) and _size(s, column) > _size(first, column)]
             if wider:
                 yield from _paired(column, own, min(wider, key=lambda s: _size(s, column)), first)
-    for setting in (s for s in own if s.mixer == NHA and s.variant in CLAIMS):
-        for base in (s for s in plain if s.like(setting, "variant")):
-            yield from _paired(setting.variant, own, base, setting)
-    for setting in (s for s in found if s.moved and s.mixer == NHA and not s.variant):
+    for setting in (s for s in own if s.mixer == NHA and s.change in CLAIMS):
+        for base in (s for s in plain if s.like(setting, "variant") and s.taps == setting.taps):
+            yield from _paired(setting.change, own, base, setting)
+    for setting in (s for s in plain if s.taps > 1):
+        for base in (s for s in plain if s.like(setting, "variant") and s.taps == 1):
+            yield from _paired("convolutions", own, setting, base)
+    for setting in (s for s in found if s.moved and s.mixer == NHA and not s.change):
         base = next((s for s in plain if s.like(setting, "window") and s.window == setting.trained_window), None)
         if base is not None:
             claim = "wider" if _size(setting, "window") > _size(base, "window") else "narrower"
@@ -209,14 +222,13 @@ def _place(claim, a: Setting, b: str, state_b, kind: Kind, pairs: list[tuple[flo
     )  # fmt: skip
 
 
-def _within(spec: MqarSpec, kind: Kind, window: int) -> tuple[str, float]:
-    """(words, the most that layers of a window can know): the share of queries whose value stands within reach of all layers
-    together, a guess among the values not seen for the others, and `CHANCE`."""
+def _within(spec: MqarSpec, kind: Kind, reach: int) -> tuple[str, float]:
+    """(words, the most that can be known by layers that together reach so many tokens back): the share of queries whose value
+    stands there, a guess among the values not seen for the others, and `CHANCE`."""
     length, pairs = kind
     inputs, places, _ = split_of(spec, "test", Asked(length=length, pairs=pairs), spec.test_examples)
     keys, asked = inputs[:, 0 : 2 * pairs : 2], np.take_along_axis(inputs, places, 1)
     told = 2 * (keys[:, None] == asked[:, :, None]).argmax(2) + 1
-    reach = spec.layers * (window - 1)
     within = float((places - told <= reach).mean())
     guess = 1 / (spec.vocabulary - spec.vocabulary // 2 - pairs + 1)
     return f"within {reach} tokens", min(1.0, within + (1 - within) * guess + CHANCE)

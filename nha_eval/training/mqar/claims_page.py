@@ -23,6 +23,7 @@ CLAIMS = {
     },
     "window": "nha recalls more with a wider window",
     "slots": "nha recalls more with more slots",
+    "convolutions": "nha recalls more with short convolutions of queries, keys and values",
     "fusion=sum": "one softmax over slots and window recalls more than a weighed sum of two",
     "overlap=true": "tokens that enter the slots behind the window recall more than those that enter at once",
     "empty_slots=sink": "empty slots that take no share recall more than those that do",

@@ -65,7 +65,7 @@ class Model(Strict):
     fusion: list[Literal["softmax", "sum"]] = Field(["softmax"], min_length=1)  # of slots and window
     slot_overlap: list[Switch] | None = Field(None, min_length=1)  # true: tokens enter the slots at once; None: the pattern's
     empty_slots: list[Literal["mask", "sink"]] = Field(["mask"], min_length=1)
-    options: list[dict[str, Any]] = Field([{}], min_length=1)  # of gla, gated_deltanet and mamba2, such as {state_size: 16}
+    options: list[dict[str, Any]] = Field([{}], min_length=1)  # of the pattern's mixer, such as {conv_size: 4}
     test_windows: list[OneWindow] = Field(default_factory=list)  # tested at these too, when trained
 
 
