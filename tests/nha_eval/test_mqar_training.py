@@ -39,6 +39,8 @@ SMALL = {
     "device": "cpu",
 }
 
+CHANGED = {"sum": {"mixer": "nha", "fusion": ["sum"]}, "conv": {"mixer": "nha", "options": [{"conv_size": 4}]}}
+
 
 def spec_of(**changes):
     return make_mqar_spec({**SMALL, **changes}, where="spec")
@@ -201,9 +203,9 @@ def test_a_full_disk_is_no_result(tmp_path, monkeypatch):
 
 
 def model_of(mixer):
-    moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h", "sum") else {}
-    few = {"slots": [8]} if mixer in ("nha", "sum") else {}
-    return {**({"mixer": "nha", "fusion": ["sum"]} if mixer == "sum" else {"mixer": mixer}), **moved, **few}
+    moved = {"windows": [4]} if mixer in ("swa", "nha", "nha-2026", "nha-h", *CHANGED) else {}
+    few = {"slots": [8]} if mixer in ("nha", *CHANGED) else {}
+    return {"mixer": mixer, **CHANGED.get(mixer, {}), **moved, **few}
 
 
 TWO_KINDS = {
@@ -276,7 +278,7 @@ def test_what_goes_out_of_memory_together_is_trained_alone(monkeypatch):
     assert met == [[1, 2], [1], [2]] and one["status"] == "ok" and two["status"] == "oom" and two["rows"] == []
 
 
-@pytest.mark.parametrize("mixer", [*pattern_names(), "sum"])
+@pytest.mark.parametrize("mixer", [*pattern_names(), *CHANGED])
 def test_a_step_on_a_gpu_reads_nothing_on_the_host(monkeypatch, mixer):
     """What a CUDA graph cannot hold: fake tensors have no values that could be read. They lie on the CPU here, where values are
     looked at that are not on a GPU, and slots and windows run on `chunked`."""
@@ -298,7 +300,7 @@ def test_a_step_on_a_gpu_reads_nothing_on_the_host(monkeypatch, mixer):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
-    ("mixer", "dtype"), [*((name, "bfloat16") for name in [*pattern_names(), "sum"]), ("nha", "float32"), ("gla", "float32")]
+    ("mixer", "dtype"), [*((name, "bfloat16") for name in [*pattern_names(), *CHANGED]), ("nha", "float32"), ("gla", "float32")]
 )
 def test_graphs_train_as_python_does(monkeypatch, mixer, dtype):
     """The same losses and accuracies from replays of CUDA graphs as from the same steps called one by one."""

@@ -367,7 +367,8 @@ def test_shipped_specs_are_of_one_size(capsys):
     for cell in cells(small, 4096):
         assert 2 * sum(weights_of(proxy_config(small, cell, 4096)).values()) < 10e6
     assert cli.run(["train", "lm-proxies", "--dry-run"]) == 0
-    assert "lm-proxies: 9 trainings of 9 models, 31,457,280 tokens each in 960 steps" in capsys.readouterr().out
+    assert [cell.model for cell in trained if cell.options] == ["nha conv_size=4"]
+    assert "lm-proxies: 10 trainings of 10 models, 31,457,280 tokens each in 960 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -382,6 +383,10 @@ def test_shipped_specs_are_of_one_size(capsys):
         ({"models": [{"mixer": "swa", "slots": [4]}]}, "mixer swa has no slots"),
         ({"models": [{"mixer": "swa", "windows": [0]}]}, "swa w=0 cannot be made: the window of layer 0"),
         ({"models": [{"mixer": "nha", "window_jitter": [4]}]}, "window_jitter has no window of its own: give test_windows"),
+        (
+            {"models": [{"mixer": "nha", "options": [{"taps": 4}]}]},
+            "nha taps=4 cannot be made: .* has 'taps'; wanted any of conv_",
+        ),
         ({"tokens": 100}, "tokens is 100, less than one step of 128"),
         ({"micro_batch": 3}, "batch is 4, no multiple of micro_batch 3"),
         ({"seeds": [1, 1]}, "seeds holds one of them twice"),

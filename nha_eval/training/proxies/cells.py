@@ -37,6 +37,7 @@ class Cell:
     mixer: str
     window: int | str
     slots: int | None
+    options: tuple[tuple[str, Any], ...]
     jitter: tuple[int | str, ...]
     test_windows: tuple[int | str, ...]
     rate: float
@@ -50,7 +51,8 @@ class Cell:
             found.append(f"w={DRAWN}")
         elif self.window != OWN:
             found.append(f"w={self.window}")
-        return " ".join(found if self.slots is None else [*found, f"slots={self.slots}"])
+        found += [] if self.slots is None else [f"slots={self.slots}"]
+        return " ".join([*found, *(f"{key}={value}" for key, value in self.options)])
 
     @property
     def label(self) -> str:
@@ -64,7 +66,7 @@ class Cell:
     def id(self, spec: ProxySpec) -> str:
         """A name of its own for all that decides its result."""
         content = spec.settings()
-        own = [self.mixer, self.window, self.slots, self.jitter, self.test_windows, self.rate, self.seed]
+        own = [self.mixer, self.window, self.slots, self.options, self.jitter, self.test_windows, self.rate, self.seed]
         text = json.dumps([{key: content[key] for key in _SHARED}, own], sort_keys=True)
         return f"{self.folder}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -92,9 +94,9 @@ def _crossed(spec: ProxySpec, model: Model, seed: int) -> Iterator[Cell]:
         given = [name for name in ("windows", "window_jitter", "test_windows") if getattr(model, name)]
         if given:
             raise UserError(f"models: mixer {model.mixer} has no window to set: leave {', '.join(given)} out")
-    for window, slots in product(model.windows or [OWN], model.slots or [None]):
-        rate = model.learning_rate or spec.learning_rate
-        yield Cell(model.mixer, window, slots, tuple(model.window_jitter), tuple(model.test_windows), rate, seed)
+    rate, jitter, moved = model.learning_rate or spec.learning_rate, tuple(model.window_jitter), tuple(model.test_windows)
+    for window, slots, options in product(model.windows or [OWN], model.slots or [None], model.options):
+        yield Cell(model.mixer, window, slots, tuple(sorted(options.items())), jitter, moved, rate, seed)
 
 
 def proxy_config(spec: ProxySpec, cell: Cell, vocabulary: int) -> NHAConfig:
@@ -105,6 +107,9 @@ def proxy_config(spec: ProxySpec, cell: Cell, vocabulary: int) -> NHAConfig:
     sizes |= {"vocab_size": vocabulary, "max_position_embeddings": spec.text.length * max(spec.evaluate.lengths)}
     sizes |= {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS} if spec.tokenizer == "bytes" else {}
     changes: dict[str, Any] = {} if cell.window == OWN else {"window": _tokens(cell.window)}
+    mixer, *_ = PATTERNS[HYBRIDS.get(cell.mixer, cell.mixer)]
+    chosen = sizes.get("mixer_options", {})
+    sizes["mixer_options"] = chosen | {mixer: chosen.get(mixer, {}) | dict(cell.options)}
     try:
         config = pattern_config(cell.mixer, sizes, **changes)
         for window in (*cell.jitter, *cell.test_windows):

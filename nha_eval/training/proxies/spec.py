@@ -37,6 +37,7 @@ class Model(Strict):
     mixer: str  # nha, nha-2026, transformer++, swa, gsa, gla, gated-deltanet, mamba2, gsa-h, gdn-h, nha-h
     windows: list[OneWindow] | None = Field(None, min_length=1)  # None: the pattern's own
     slots: list[Slots] | None = Field(None, min_length=1)  # a head; None: those of `sizes`
+    options: list[dict[str, Any]] = Field([{}], min_length=1)  # of its mixer, over those of `sizes`, such as {conv_size: 4}
     window_jitter: list[OneWindow] = Field(default_factory=list)  # each step one of these in the place of the window
     test_windows: list[OneWindow] = Field(default_factory=list)  # measured at these too, when trained
     learning_rate: Number | None = Field(None, gt=0)  # None: that of all
