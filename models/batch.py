@@ -53,7 +53,8 @@ class Batch:
     @cached_property
     def rotary(self) -> tuple[Tensor, Tensor]:
         """(cos, sin) as the operator takes them: [B, T, K/2], or [total, K/2] for packed tokens."""
-        cos, sin = self.pack(self.cos), self.pack(self.sin)
+        # Contiguous once here, or every layer's kernels would copy them.
+        cos, sin = (self.pack(x).contiguous() for x in (self.cos, self.sin))
         return (cos, sin) if self.cu_seqlens is None else (cos[0], sin[0])
 
     def pack(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kernels.nha.state import NHAState, advance_ring
+from kernels.nha.triton.prompt_state import tensors_after
 from kernels.nha.triton.registered import Settings  # with it come nha::forward and nha::backward
 from kernels.rotary import turn, turn_back
 
@@ -169,6 +170,9 @@ def _state_of_prompts(tokens: dict[str, Tensor], rotary, final, window, delay) -
     k, v, g = (tokens[name] for name in ("k", "v", "g"))
     batch, time = k.shape[:2]
     size = time if window is None else min(max(window, delay), time)
+    if not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*tokens.values(), final))):
+        kept = tensors_after(k, v, g, tokens.get("raw_k"), rotary, final, size)
+        return NHAState(**kept, window=window, delay=delay)
     last = {name: x[:, time - size :] for name, x in tokens.items()}
     if rotary is not None:
         cos, sin = (x[..., time - size :, :] for x in rotary)
