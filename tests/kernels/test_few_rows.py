@@ -1,5 +1,5 @@
 """Products of few rows against torch's own steps in fp64, and whole models' decode steps with and without them; interpreted
-without a GPU, in processes of their own, as in `test_nha_triton`.
+without a GPU, in processes of their own, as in `interpreting`.
 """
 
 import importlib.util
@@ -10,7 +10,6 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from test_nha_triton import answers  # noqa: F401
 
 from kernels import few_rows
 
@@ -117,13 +116,13 @@ def steps(pattern: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("interpreted", [(differences, case) for case in [*CASES, *TILES]], ids=lambda x: str(x[1]))
-def test_products(interpreted, answers):  # noqa: F811
+def test_products(interpreted, answers):
     errors = answers[interpreted].result()
     assert max(errors.values()) < 1e-5, errors
 
 
 @pytest.mark.parametrize("interpreted", [(differences, *case) for case in HALF], ids=lambda x: str(x[1]))
-def test_products_in_half_precision(interpreted, answers):  # noqa: F811
+def test_products_in_half_precision(interpreted, answers):
     errors = answers[interpreted].result()
     assert max(errors.values()) < 1e-3, errors
 
@@ -135,7 +134,7 @@ def test_products_in_half_precision(interpreted, answers):  # noqa: F811
         for name in ("nha", "nha-2026", "nha-h", "swa", "transformer++", "gsa", "gla")
     ],
 )
-def test_models_step_alike(interpreted, answers):  # noqa: F811
+def test_models_step_alike(interpreted, answers):
     assert answers[interpreted].result()["logits"] < 1e-5
 
 

@@ -1,7 +1,7 @@
 """The decode kernel against the definition in fp64: a few tokens at a time from states of sequences of unlike length.
 
 Outputs, log-sum-exps and every tensor of the state, through `nha_attention` as a model would call it. Without a GPU the kernel
-runs under Triton's interpreter, in processes of their own, as in `test_nha_triton`.
+runs under Triton's interpreter, in processes of their own, as in `interpreting`.
 """
 
 import importlib.util
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from allpairspy import AllPairs
+from interpreting import poison
 from nha_cases import relative_error
-from test_nha_triton import answers, poison  # noqa: F401
 
 from kernels import nha_attention
 
@@ -156,7 +156,7 @@ CASES += [
 
 
 @pytest.mark.parametrize("interpreted", [(errors, case) for case in CASES], ids=lambda job: str(job[1]))
-def test_interpreted_equals_the_definition(interpreted, answers):  # noqa: F811
+def test_interpreted_equals_the_definition(interpreted, answers):
     wrong = {name: e for name, e in answers[interpreted].result().items() if not e <= 1e-5}
     assert not wrong, f"over 1e-5: {wrong}"
 
@@ -231,23 +231,23 @@ PLAIN = Walk(rotary="each", pieces=(1, 1, 1), before=(6, 6))
 
 
 @pytest.mark.parametrize("interpreted", [(registered, PLAIN)], ids=["opcheck"])
-def test_registration(interpreted, answers):  # noqa: F811
+def test_registration(interpreted, answers):
     for verdicts in answers[interpreted].result():
         assert set(verdicts.values()) == {"SUCCESS"}, verdicts
 
 
 @pytest.mark.parametrize("interpreted", [(compiled, PLAIN)], ids=["fullgraph"])
-def test_compiled_step(interpreted, answers):  # noqa: F811
+def test_compiled_step(interpreted, answers):
     assert max(answers[interpreted].result().values()) == 0
 
 
 @pytest.mark.parametrize("interpreted", [(with_gradient, PLAIN)], ids=["q"])
-def test_gradients_take_the_general_path(interpreted, answers):  # noqa: F811
+def test_gradients_take_the_general_path(interpreted, answers):
     assert answers[interpreted].result()
 
 
 @pytest.mark.parametrize("interpreted", [(ring_of_a_wide_window, replace(PLAIN, window=10**9))], ids=["1e9"])
-def test_a_wide_window_takes_no_more_than_its_tokens(interpreted, answers):  # noqa: F811
+def test_a_wide_window_takes_no_more_than_its_tokens(interpreted, answers):
     assert answers[interpreted].result() == max(PLAIN.before) + sum(PLAIN.pieces)
 
 

@@ -5,13 +5,11 @@ worked through in processes of their own. On a GPU the tests marked `gpu` take r
 """
 
 import importlib.util
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
+from interpreting import poison
 from nha_cases import Case, pairwise_cases, relative_error
 
 from kernels import nha_attention
@@ -101,18 +99,6 @@ def attend(case: Case, backend: str, dtype, device="cpu", base=None) -> dict:
     return {name: t.detach() for name, t in found.items()}
 
 
-def poison(patch):
-    """Fresh allocations hold NaN, so that what is read unwritten shows."""
-    for name in ("empty", "empty_like"):
-        make = getattr(torch, name)
-
-        def made(*args, make=make, **kwargs):
-            x = make(*args, **kwargs)
-            return x.fill_(torch.nan) if x.is_floating_point() else x
-
-        patch(torch, name, made)
-
-
 def errors(case: Case, dtype=torch.float32, device="cpu") -> dict[str, float]:
     found = attend(case, "triton", dtype, device)
     wanted = attend(case, "recurrent" if device == "cpu" else "chunked", torch.float64, device, base=dtype)
@@ -165,23 +151,6 @@ def cast(case: Case) -> tuple:
     except ValueError as problem:
         return out.dtype, str(problem)
     return out.dtype, None
-
-
-def interpret():
-    os.environ["TRITON_INTERPRET"] = "1"
-    torch.set_num_threads(1)
-    poison(setattr)
-
-
-@pytest.fixture(scope="module")
-def answers(request):
-    """Every selected case's errors, as futures, from two interpreting processes."""
-    wanted = [item for item in request.session.items if item.path == request.path and "interpreted" in item.fixturenames]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=context, initializer=interpret) as pool:
-        jobs = [item.callspec.params["interpreted"] for item in wanted]
-        yield {job: pool.submit(*job) for job in jobs}
-        pool.shutdown(cancel_futures=True)
 
 
 def cut_errors(case: Case) -> dict[str, float]:

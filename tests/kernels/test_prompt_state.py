@@ -1,5 +1,5 @@
 """The state after prompts without gradients, which one kernel makes, against the definition's in fp64 and against the torch
-operations that make it where gradients are wanted; interpreted without a GPU as in `test_nha_triton`."""
+operations that make it where gradients are wanted; interpreted without a GPU as in `interpreting`."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pytest
 import torch
 from nha_cases import relative_error
-from test_nha_triton import answers  # noqa: F401
 
 from kernels import nha_attention, sliding_window_attention
 
@@ -89,13 +88,13 @@ def checked() -> tuple:
 
 
 @pytest.mark.parametrize("interpreted", [(differences, prompt) for prompt in PROMPTS], ids=lambda x: str(x[1]))
-def test_the_state_is_the_definitions(interpreted, answers):  # noqa: F811
+def test_the_state_is_the_definitions(interpreted, answers):
     found = answers[interpreted].result()
     assert max(found.values()) < 1e-5, found
 
 
 @pytest.mark.parametrize("interpreted", [(checked,)], ids=["checked"])
-def test_torchs_own_checks(interpreted, answers):  # noqa: F811
+def test_torchs_own_checks(interpreted, answers):
     for verdict in answers[interpreted].result():
         assert set(verdict.values()) == {"SUCCESS"}, verdict
 

@@ -1,5 +1,5 @@
 """A sliding window alone on the Triton backend, whose kernels then have no slots: against the definition in fp64, from prompts
-to several tokens at once; interpreted without a GPU, in processes of their own, as in `test_nha_triton`.
+to several tokens at once; interpreted without a GPU, in processes of their own, as in `interpreting`.
 """
 
 import importlib.util
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 import torch
 from nha_cases import relative_error
-from test_nha_triton import answers  # noqa: F401
 
 from kernels import sliding_window_attention
 
@@ -94,14 +93,14 @@ STEPS = [
 
 
 @pytest.mark.parametrize("interpreted", [(errors, case) for case in WHOLE], ids=lambda job: str(job[1]))
-def test_interpreted_equals_the_definition(interpreted, answers):  # noqa: F811
+def test_interpreted_equals_the_definition(interpreted, answers):
     found = answers[interpreted].result()
     wrong = {name: e for name, e in found.items() if not e <= (1e-4 if name.startswith("d") else 1e-5)}
     assert not wrong, wrong
 
 
 @pytest.mark.parametrize("interpreted", [(decoding, case) for case in STEPS], ids=lambda job: str(job[1]))
-def test_interpreted_decoding_equals_the_definition(interpreted, answers):  # noqa: F811
+def test_interpreted_decoding_equals_the_definition(interpreted, answers):
     wrong = {name: e for name, e in answers[interpreted].result().items() if not e <= 1e-5}
     assert not wrong, wrong
 

@@ -1,10 +1,9 @@
-"""What a decode step begins with, against Transformers' own angles, interpreted without a GPU as in `test_nha_triton`."""
+"""What a decode step begins with, against Transformers' own angles, interpreted without a GPU as in `interpreting`."""
 
 import importlib.util
 
 import pytest
 import torch
-from test_nha_triton import answers  # noqa: F401
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -33,7 +32,7 @@ def started(kind: str, dtype: torch.dtype, device: str = "cpu") -> dict[str, flo
 
 
 @pytest.mark.parametrize("interpreted", [(started, kind, torch.float32) for kind in KINDS], ids=lambda x: x[1])
-def test_angles_and_places(interpreted, answers):  # noqa: F811
+def test_angles_and_places(interpreted, answers):
     found = answers[interpreted].result()
     assert max(found.values()) < 1e-6, found
 

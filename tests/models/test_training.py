@@ -21,11 +21,8 @@ def loss_and_gradients(model, step, x):
 
 @pytest.mark.parametrize(
     "fields",
-    # Seconds each: two of them in every run of the tests.
-    [
-        pytest.param(fields, marks=[] if name in ("nha", "gla") else [pytest.mark.slow], id=name)
-        for name, fields in ONCE.items()
-    ],
+    # Seconds each: one of them in every run of the tests.
+    [pytest.param(fields, marks=[] if name == "nha" else [pytest.mark.slow], id=name) for name, fields in ONCE.items()],
 )
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_a_compiled_model_gives_the_same_loss_and_gradients(fields):
