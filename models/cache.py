@@ -38,7 +38,7 @@ class NHACache(Cache):
 
         Softmax over everything always can; a window while it still holds what it would then reach (with
         `activate_past_recording`, all that came since the last crop); slots until a token has entered them; a recurrent
-        state never. ValueError, before anything is changed, naming the layer that cannot.
+        state and short convolutions never. ValueError, before anything is changed, naming the layer that cannot.
         """
         try:
             count = -operator.index(tokens_to_remove)

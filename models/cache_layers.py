@@ -133,9 +133,6 @@ class StateLayer(CacheLayerMixin):
     def _take_back(self, count: int) -> None:
         """Does what `crop` has found possible."""
 
-    def nbytes(self) -> int:
-        return 0 if self.state is None else self.state.nbytes()
-
 
 def _written(held, new):
     """`held` with the values of `new` written over its own."""

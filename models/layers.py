@@ -5,6 +5,8 @@ Legend: B rows, T time, HQ query heads, H key-value heads, K head dimension.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
@@ -94,18 +96,17 @@ class HeadProjections(nn.Module):
         return q, k, self.value_activation(v).unflatten(-1, (self.heads, self.head_dim))
 
     def heads_and_cache(self, x: Tensor, batch: Batch, cache, norm: tuple[Tensor, float] | None = None):
-        """(q, k, v) as of `heads_of`, through the layer's convolutions where it has these; and the part of `cache` that is
-        attention's."""
+        """(q, k, v) as of `heads_of`, through the layer's convolutions where it has these; the part of `cache` that is
+        attention's; and what is to be called once attention has moved that on, as it may refuse."""
         if self.conv_size == 1:
-            return self.heads_of(x, norm), cache
+            return self.heads_of(x, norm), cache, nothing
         packed, keep = batch.pack(x), cache is not None
         projected = [proj(packed) for proj in self.projections()[:3]]
         convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
         before = cache.state.inputs if keep and cache.state is not None else None
         found, after = convolved(projected, convolutions, batch.cu_seqlens, before, keep)
-        if keep:
-            cache.advance(Tail(after), batch)
-        return self._heads(*(batch.spread(y) for y in found)), cache.inner if keep else None
+        heads = self._heads(*(batch.spread(y) for y in found))
+        return (heads, cache.inner, partial(cache.advance, Tail(after), batch)) if keep else (heads, None, nothing)
 
     def with_convolutions(self, inner: CacheLayerMixin, fixed: bool) -> CacheLayerMixin:
         """A cache layer for attention, and for the convolutions where the layer has these."""
@@ -132,6 +133,10 @@ class HeadProjections(nn.Module):
         before = "silu" if isinstance(self.output_activation, nn.SiLU) else None
         proj = self.o_proj
         return few_rows.linear(o.flatten(-2), [proj.weight], biases=[proj.bias], norm=norm, before=before, residual=residual)[0]
+
+
+def nothing() -> None:
+    """What is to be called where nothing is to be done."""
 
 
 def _norm(module: LlamaRMSNorm) -> tuple[Tensor, float]:

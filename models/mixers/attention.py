@@ -79,9 +79,11 @@ class Mixer(FullAttention):
 
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
         residual = None if norm is None else hidden_states
-        (q, k, v), cache = self.heads_and_cache(hidden_states, batch, cache, norm)
+        (q, k, v), cache, moved_on = self.heads_and_cache(hidden_states, batch, cache, norm)
         if self.window is None:
-            return self.out_of(self.everything(q, k, v, batch, cache), residual)
+            out = self.everything(q, k, v, batch, cache)
+            moved_on()
+            return self.out_of(out, residual)
         out, state = sliding_window_attention(
             batch.pack(q),
             batch.pack(k),
@@ -97,6 +99,7 @@ class Mixer(FullAttention):
         )
         if cache is not None:
             cache.advance(state, batch)
+        moved_on()
         return self.out_of(batch.spread(out), residual)
 
     def backend(self) -> str:

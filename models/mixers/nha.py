@@ -16,7 +16,7 @@ from transformers import initialization
 from kernels import nha_attention, sliding_window_attention
 from kernels.nha.op import resolve_backend
 from models.batch import Batch
-from models.layers import ACTIVATIONS
+from models.layers import ACTIVATIONS, nothing
 from models.mixers.attention import FullAttention
 
 
@@ -115,8 +115,9 @@ class GatedSlots(FullAttention):
 
     def attend(self, hidden_states: Tensor, batch: Batch, cache, window: int, norm=None) -> Tensor:
         """The layer at an int window: hidden_states [B, T, hidden] -> [B, T, HQ, K]; norm: as in `heads_of`."""
+        moved_on = nothing
         if norm is None:
-            heads, cache = self.heads_and_cache(hidden_states, batch, cache)
+            heads, cache, moved_on = self.heads_and_cache(hidden_states, batch, cache)
             found = *heads, self.log_decay(hidden_states)
         else:
             found = self.few_heads_of(hidden_states, norm, ("logsigmoid",), self.tau)
@@ -156,6 +157,7 @@ class GatedSlots(FullAttention):
         )
         if cache is not None:
             cache.advance(state, batch)
+        moved_on()
         if wants_share:
             batch.aux_losses.append(share_loss(*parts[0], self.aux_loss_target))
         return batch.spread(out)
@@ -207,8 +209,10 @@ class Mixer(GatedSlots):
     def forward(self, hidden_states: Tensor, batch: Batch, cache=None, norm=None) -> Tensor:
         residual = None if norm is None else hidden_states
         if self.window is None:
-            heads, cache = self.heads_and_cache(hidden_states, batch, cache, norm)
-            return self.out_of(self.everything(*heads[:3], batch, cache), residual)
+            heads, cache, moved_on = self.heads_and_cache(hidden_states, batch, cache, norm)
+            out = self.everything(*heads[:3], batch, cache)
+            moved_on()
+            return self.out_of(out, residual)
         return self.out_of(self.attend(hidden_states, batch, cache, self.window, norm), residual)
 
     def backend(self) -> str:

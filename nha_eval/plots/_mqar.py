@@ -20,7 +20,7 @@ FULL = "transformer++"
 # In which they take their colours, so that these are the same in every picture of a sweep; then others as they come.
 ORDER = (FULL, "nha", "gsa", "swa", "gla", "gated-deltanet", "mamba2", "nha-2026", "gsa-h", "gdn-h", "nha-h")
 # Of a variant, what makes it another operator; the rest are sizes, which a mixer's curve goes through.
-ABLATIONS = ("fusion", "overlap", "empty_slots")
+ABLATIONS = ("conv_size", "fusion", "overlap", "empty_slots")
 NOTHING = "no MQAR to draw: mqar.csv holds no tested accuracy; it comes with `train` of an MQAR spec"
 
 

@@ -104,6 +104,7 @@ import kernels.nha.op as front  # noqa: E402
 import kernels.nha.triton.op as op  # noqa: E402
 import kernels.nha.triton.registered as registered  # noqa: E402
 import kernels.nha.triton.stream as stream  # noqa: E402
+from kernels import sliding_window_attention as window_alone  # noqa: E402
 from kernels.few_rows import glu, linear  # noqa: E402
 
 choose_tile = few.choose_tile
@@ -129,7 +130,7 @@ if CAPABILITY // 10 != 9:
 def call(dtype, *, batch, time, queries, heads, key_dim, value_dim, slots, window, delay, turns, mapped, gradient, state=None):
     rand = lambda *shape: torch.zeros(*shape, dtype=dtype, requires_grad=gradient)  # noqa: E731
     q, k = rand(batch, time, queries, key_dim), rand(batch, time, heads, key_dim)
-    rotary = (torch.ones(time, key_dim // 2),) * 2 if turns else None
+    rotary = (torch.ones(*[batch] * (turns == "row"), time, key_dim // 2),) * 2 if turns else None
     out, state = front.nha_attention(
         q, k, rand(batch, time, heads, value_dim), rand(batch, time, heads, slots), window, rotary=rotary,
         slot_q=rand(*q.shape) if mapped else None, slot_k=rand(*k.shape) if mapped else None, slot_delay=delay,
@@ -152,6 +153,11 @@ with torch.no_grad():
         for slots, turns in ((32, False), (16, False), (16, True)):
             few_slots = shape | {"queries": 3, "slots": slots, "delay": 0}
             call(torch.bfloat16, batch=1, time=130, **few_slots, turns=turns, mapped=not turns, gradient=False)
+    # What a prompt's state is made of: angles of each row, keys for the slots alone, no window, and no slots.
+    for changes in ({"turns": "row", "mapped": True}, {"turns": False, "mapped": True, "window": 0}):
+        call(torch.bfloat16, batch=2, time=80, **shape | {"gradient": False} | changes)
+    heads = torch.zeros(2, 80, 1, 128, dtype=torch.bfloat16)
+    window_alone(heads.expand(-1, -1, 4, -1), heads, heads, 64, return_state=True, backend="triton")
     for kind, delay in product((shape, unlike), (None, 0)):
         options = kind | {"delay": delay, "turns": True, "mapped": False, "gradient": False}
         for batch, new in product((1, 200), (1, 3, 8)):

@@ -12,14 +12,14 @@ import torch
 
 def poison(patch):
     """Fresh allocations hold NaN, so that what is read unwritten shows."""
-    for name in ("empty", "empty_like"):
-        make = getattr(torch, name)
+    for place, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        make = getattr(place, name)
 
         def made(*args, make=make, **kwargs):
             x = make(*args, **kwargs)
             return x.fill_(torch.nan) if x.is_floating_point() else x
 
-        patch(torch, name, made)
+        patch(place, name, made)
 
 
 def interpret():

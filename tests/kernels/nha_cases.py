@@ -108,3 +108,8 @@ def assert_close(found: dict, wanted: dict, bound: float):
     errors = {name: relative_error(found[name], wanted[name]) for name in wanted}
     wrong = {name: error for name, error in errors.items() if not error <= bound}
     assert not wrong, f"over {bound}: {wrong}"
+
+
+def over(errors: dict[str, float], bound: float) -> dict[str, float]:
+    """Those of the errors that are not within the bound; a NaN never is."""
+    return {name: error for name, error in errors.items() if not error <= bound}

@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 import torch
+from nha_cases import over
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -34,7 +35,7 @@ def started(kind: str, dtype: torch.dtype, device: str = "cpu") -> dict[str, flo
 @pytest.mark.parametrize("interpreted", [(started, kind, torch.float32) for kind in KINDS], ids=lambda x: x[1])
 def test_angles_and_places(interpreted, answers):
     found = answers[interpreted].result()
-    assert max(found.values()) < 1e-6, found
+    assert not over(found, 1e-6)
 
 
 @pytest.mark.gpu
@@ -42,4 +43,4 @@ def test_angles_and_places(interpreted, answers):
 @pytest.mark.parametrize("kind", KINDS)
 def test_angles_and_places_on_a_gpu(kind, dtype, bound):
     found = started(kind, dtype, "cuda")
-    assert max(found.values()) < bound, found
+    assert not over(found, bound)

@@ -47,6 +47,21 @@ def test_after_a_crop_the_rest_is_as_if_nothing_had_come(fields, length, count, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("fixed", [False, True], ids=["growing", "fixed"])
+@torch.no_grad()
+def test_a_refused_call_leaves_convolutions_as_they_were(fixed):
+    model, x = (
+        tiny(mixers="attention", windows=7, mixer_options={"attention": {"conv_size": 4}}, num_hidden_layers=1),
+        tokens(1, 20),
+    )
+    cache = after(model, x[:, :8], max_length=LONGEST if fixed else None)
+    model.set_window(5)
+    with pytest.raises(ValueError, match="window"):
+        model(x[:, 8:12], past_key_values=cache)
+    model.set_window(7)
+    close(model(x[:, 8:], past_key_values=cache).logits, model(x).logits[:, 8:])
+
+
 def test_slots_give_back_what_has_not_entered_them():
     model, x = tiny(mixers="nha", windows=7), tokens(2, 7)
     cache = after(model, x)

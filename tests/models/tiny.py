@@ -39,8 +39,10 @@ def settings() -> dict[str, dict]:
     layer = {"value_activation": "silu", "output_activation": "silu", "output_norm": True, "feature_map": "silu"}
     found["nha-paper"] = {"mixers": "nha", "windows": 7, "gate_bias": False, **layer}
     found["nha-learnt"] = {"mixers": "nha", "windows": 5, "gate_activation": "softmax", "slot_logits": "both"}
-    for name, mixer, window in (("nha-conv", "nha", 7), ("gsa-conv", "gsa", None), ("attention-conv", "attention", 7)):
-        found[name] = {"mixers": mixer, "windows": window, **layer, "mixer_options": {mixer: {"conv_size": 4}}}
+    taps = {"mixer_options": {name: {"conv_size": 4} for name in ("nha", "gsa", "attention")}}
+    found["nha-conv"] = {"mixers": "nha", "windows": 7, **layer, **taps}
+    found["hybrid-conv"] = {"mixers": ["attention", "attention", "nha", "gsa"], "windows": [7, None, 0, None], **taps}
+    found["hybrid-conv"]["num_hidden_layers"] = 4
     found["hybrid"] = {"mixers": ["nha", "attention", "gsa"], "windows": [5, None, None]}
     return found
 

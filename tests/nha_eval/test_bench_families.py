@@ -14,6 +14,7 @@ from bench_models import (
     tiny,
 )
 
+from models import NHAConfig, NHAForCausalLM
 from models.cache import StateLayer
 from nha_eval.bench import families, model_work
 from nha_eval.bench.families import fla
@@ -54,6 +55,18 @@ def test_a_filled_cache_is_as_large_as_counted_and_stays_so(name):
             logits = work.call()
             assert logits.shape == (3, 1, made.config.vocab_size) and logits.isfinite().all()
             assert work.held() == counted
+
+
+def test_a_filled_cache_of_layers_with_convolutions():
+    taps = {name: {"conv_size": 3} for name in ("attention", "nha", "gsa")}
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 50, "intermediate_size": 0, "num_slots": 4}
+    config = NHAConfig(mixers=["attention", "attention", "nha", "gsa"], windows=[5, None, 6, None], num_hidden_layers=4,
+        mixer_options=taps, **sizes)  # fmt: skip
+    family, made = families.find("nha"), NHAForCausalLM(config).eval()
+    with model_work.decode(made, family, 3, 100, draw()) as work:
+        counted = family.state_bytes(made, 3, 100)
+        assert work.held() == counted
+        assert work.call().isfinite().all() and work.held() == counted
 
 
 @pytest.mark.parametrize("name", HERE)

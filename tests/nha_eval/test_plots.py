@@ -407,6 +407,16 @@ def test_ticks_of_a_length_axis_do_not_collide(powers):
         assert boxes and all(left.x1 < right.x0 for left, right in pairwise(sorted(boxes, key=lambda box: box.x0)))
 
 
+def test_convolutions_make_a_curve_of_their_own():
+    rows = [
+        recalled("nha", value, variant=variant, split=split)
+        for variant, value in (("", 0.1), ("conv_size=4", 0.9))
+        for split in ("test", "selection")
+    ]
+    pairs = figure("mqar-pairs", frames(None, None, None, rows))
+    assert [text.get_text().split(" d=")[0] for text in pairs.legends[0].get_texts()] == ["nha", "nha, conv_size=4"]
+
+
 def test_options_of_a_mixer_are_sizes_of_one_curve():
     rows = [
         recalled("mamba2", value, variant=f"state_size={size}", size=256 * size, window="none", slots="", split=split)

@@ -84,7 +84,9 @@ def triton_nha(
 
     def after() -> NHAState:
         memory = final if slots else None
-        return _state_after(k, v, g, slot_k, rotary, memory, window, delay, cu_seqlens, state)
+        # Without a ring before them the flat tensors are the tokens as given, laid out already.
+        tokens = (k, v, g, slot_k) if layout else [None if x is None else shaped(x) for x in (near_k, values, decays, raw_k)]
+        return _state_after(*tokens, rotary, memory, window, delay, cu_seqlens, state)
 
     return shaped(out), after, lse
 

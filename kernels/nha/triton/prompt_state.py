@@ -46,10 +46,11 @@ def nha_kernel_prompt_state(
     KP: tl.constexpr, VP: tl.constexpr, MP: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr,
     TURN: tl.constexpr, ANGLES_BY_ROW: tl.constexpr, RAW: tl.constexpr, MEMORY: tl.constexpr,
 ):  # fmt: skip
-    """Program (n * H + h, i): block i of the head's ring, or behind these of its slots."""
-    head, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    n, h = head // H, head % H
+    """A block of a head's ring, or behind these of its slots; heads one after the other."""
     blocks = (size + BR - 1) // BR
+    of_head = tl.maximum(blocks + ((M + BM - 1) // BM if MEMORY else 0), 1)
+    head, block = (tl.program_id(0) // of_head).to(tl.int64), tl.program_id(0) % of_head
+    n, h = head // H, head % H
     if (block == 0) & (h == 0):
         tl.store(seen + n, time.to(tl.int64))
     if block < blocks:
@@ -113,9 +114,9 @@ def _prompt_state(
     found = _outputs(k, v, g, raw_k, cos, sin, final, size)
     (count, time, heads, K), V, M = k.shape, v.shape[-1], g.shape[-1]
     k, v, g, raw_k, cos, sin, final = (None if x is None else x.contiguous() for x in (k, v, g, raw_k, cos, sin, final))
-    grid = count * heads, max(1, cdiv(size, POSITIONS) + (0 if final is None else cdiv(M, SLOTS)))
+    of_head = max(1, cdiv(size, POSITIONS) + (0 if final is None else cdiv(M, SLOTS)))
     launch(
-        nha_kernel_prompt_state, grid, k, v, g, raw_k, cos, sin, final, *found, time, size,
+        nha_kernel_prompt_state, (count * heads * of_head,), k, v, g, raw_k, cos, sin, final, *found, time, size,
         H=heads, K=K, V=V, M=M, KP=power_of_2(K), VP=power_of_2(V), MP=power_of_2(max(M, 1)),
         BR=POSITIONS, BM=SLOTS, BD=DIMENSIONS,
         TURN=cos is not None, ANGLES_BY_ROW=cos is not None and cos.dim() == 3, RAW=raw_k is not None, MEMORY=final is not None,

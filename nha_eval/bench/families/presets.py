@@ -9,6 +9,7 @@ import torch
 
 from models import NHAForCausalLM
 from models.cache import CACHE_NAME, NHACache, StateLayer
+from models.convolutions import parts_of
 from models.mixers import mixer_class
 from models.presets import HYBRIDS, PATTERNS, preset_config
 from nha_eval.bench.families._held import hold, random_keys
@@ -78,14 +79,19 @@ def filled_cache(model: NHAForCausalLM, batch: int, length: int, draw) -> NHACac
         model(input_ids=draw.tokens(config.vocab_size, 1, tokens), logits_to_keep=1, **{CACHE: cache})
     rows = torch.zeros(batch, dtype=torch.long, device=draw.device)
     for i, layer in enumerate(cache.layers):
-        if isinstance(layer, StateLayer):
-            layer.batch_select_indices(rows)
-            if hasattr(layer.state, "seen"):
-                layer.state = replace(layer.state, seen=torch.full_like(layer.state.seen, length))
-            # One less than it has seen, as the keys of full attention count the decoded token.
-            hold(layer, length - 1)
-        else:
-            cache.layers[i] = random_keys(batch, config.num_key_value_heads, length, config.head_dim, draw)
+        for part in parts_of(layer):
+            if isinstance(part, StateLayer):
+                StateLayer.batch_select_indices(part, rows)
+                if hasattr(part.state, "seen"):
+                    part.state = replace(part.state, seen=torch.full_like(part.state.seen, length))
+                # One less than it has seen, as the keys of full attention count the decoded token.
+                hold(part, length - 1)
+            else:
+                keys = random_keys(batch, config.num_key_value_heads, length, config.head_dim, draw)
+                if part is layer:
+                    cache.layers[i] = keys
+                else:
+                    layer.inner = keys
     return cache
 
 

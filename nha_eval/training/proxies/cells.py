@@ -66,7 +66,8 @@ class Cell:
     def id(self, spec: ProxySpec) -> str:
         """A name of its own for all that decides its result."""
         content = spec.settings()
-        own = [self.mixer, self.window, self.slots, self.options, self.jitter, self.test_windows, self.rate, self.seed]
+        own = [self.mixer, self.window, self.slots, self.jitter, self.test_windows, self.rate, self.seed]
+        own += [self.options] if self.options else []
         text = json.dumps([{key: content[key] for key in _SHARED}, own], sort_keys=True)
         return f"{self.folder}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
