@@ -265,6 +265,8 @@ def test_wrong_slurm_arguments(arguments, said, capsys, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def cluster():
     ray = pytest.importorskip("ray")
+    # A documented command that another test has run in this process leaves a cluster behind.
+    ray.shutdown()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
