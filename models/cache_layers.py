@@ -8,7 +8,7 @@ its shape or its address, as a CUDA graph of a decoding step needs.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,27 +16,6 @@ from transformers.cache_utils import CacheLayerMixin
 
 from kernels import NHAState
 from models.batch import Batch
-
-
-class TensorState:
-    """What a dataclass of tensors [N, ...], None where there is none, needs to be the state of a `StateLayer`."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by its field's name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def nbytes(self) -> int:
-        """Bytes of all tensors held."""
-        return sum(t.numel() * t.element_size() for t in self.tensors().values())
-
-    def index_select(self, index: Tensor) -> TensorState:
-        """The state of sequences `index` [N'], in that order; repeats allowed."""
-        return type(self)(**{name: t.index_select(0, index.to(t.device)) for name, t in self.tensors().items()})
-
-    def to(self, device: torch.device | str) -> TensorState:
-        """The state on another device."""
-        return type(self)(**{name: t.to(device) for name, t in self.tensors().items()})
 
 
 class StateLayer(CacheLayerMixin):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
 from kernels.short_conv import short_convolution
-from models.cache_layers import StateLayer, TensorState
+from kernels.tensor_state import TensorState
+from models.cache_layers import StateLayer
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ def pattern_names() -> list[str]:
     return [*PATTERNS, *HYBRIDS]
 
 
+def pattern_parts(pattern: str) -> tuple[str, int | None, dict]:
+    """(mixer, window, settings) of a pattern; of a hybrid, those of the layers between its full ones."""
+    return PATTERNS[HYBRIDS.get(pattern, pattern)]
+
+
 def pattern_config(pattern: str, sizes: dict, **changes) -> NHAConfig:
     """A pattern at sizes of one's own: fields of NHAConfig, `slots_intermediate_size` among them where layers with slots have a
     feed-forward of another width. `changes` override what the pattern sets; `window` is of its layers that have one.
@@ -85,7 +90,7 @@ def pattern_config(pattern: str, sizes: dict, **changes) -> NHAConfig:
         near = get_close_matches(str(pattern), pattern_names(), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"patterns: {', '.join(pattern_names())}"
         raise ValueError(f"no pattern is called {pattern!r}; {hint}")
-    mixer, window, settings = PATTERNS[HYBRIDS.get(pattern, pattern)]
+    mixer, window, settings = pattern_parts(pattern)
     window = changes.pop("window", window)
     fields = dict(sizes)
     narrower = fields.pop("slots_intermediate_size", fields["intermediate_size"])

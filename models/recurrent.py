@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.linear import resolve_backend
-from models.cache_layers import Rows, StateLayer, TensorState
+from kernels.tensor_state import TensorState
+from models.cache_layers import Rows, StateLayer
 
 
 @dataclass(frozen=True)

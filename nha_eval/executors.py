@@ -3,8 +3,8 @@ machine.
 
 Events are dicts with a key "event": ready, progress, answers, result, refused (the model cannot be had), machine (the machine
 failed) come from the worker itself; died (with "returncode", "oom", "tail") is the executor's word when it is gone.
-With "lost" it was its machine that went, not the worker by itself. Another executor needs `room`, `start()` and the methods of
-`LocalWorker`.
+With "lost" it was its machine that went, not the worker by itself. Another executor needs `room`, `start()`, `close()` and the
+methods of `LocalWorker`.
 """
 
 import contextlib
@@ -43,6 +43,9 @@ class LocalExecutor:
         with self._lock:
             gpu = {} if self._gpus is None else {"CUDA_VISIBLE_DEVICES": next(self._gpus)}
         return LocalWorker(self.command, self.environment | gpu)
+
+    def close(self) -> None:
+        """What a run ends with, its workers ended before. Nothing else is held here."""
 
 
 class LocalWorker:

@@ -37,6 +37,7 @@ class RayExecutor:
         self.address, self.cores, self.gpus, self.most = address, cores, gpus, most
         self.environment, self.command = environment or {}, command
         self._ray: Any = None
+        self._joined = False
 
     @property
     def room(self) -> int:
@@ -73,8 +74,15 @@ class RayExecutor:
                         f"no Ray cluster answers at {self.address!r}: {one_line(problem)}; give --address of a running one, or "
                         "leave it out to start one here"
                     ) from problem
+                self._joined = True
             self._ray = ray
         return self._ray
+
+    def close(self) -> None:
+        """Leaves the cluster, which ends one that was started here. One that the process was in before stays."""
+        if self._joined:
+            self._ray.shutdown()
+        self._ray, self._joined = None, False
 
 
 class Host:

@@ -76,7 +76,7 @@ class Run:
         worker ended first.
         """
         began = time.monotonic()
-        with RunFolder(self.path, self.settings) as folder:
+        with RunFolder(self.path, self.settings) as folder, contextlib.closing(self.executor):
             self.folder = folder
             for cell in self.cells:
                 record = folder.journal.read(cell.id)

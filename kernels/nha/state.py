@@ -12,17 +12,19 @@ zeros, which are harmless: a log decay of zero neither decays nor writes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.tensor_state import TensorState
+
 RING_FIELDS = ("k", "v", "g", "raw_k", "cos", "sin")
 
 
 @dataclass(frozen=True)
-class NHAState:
+class NHAState(TensorState):
     """State of N sequences after some tokens. Its size does not depend on how many (window None apart, which keeps all).
 
     slot_k [N, H, M, K], slot_v [N, H, M, V]: the slots, fp32 (fp64 where the inputs are).
@@ -50,23 +52,6 @@ class NHAState:
     def ring_size(self) -> int:
         """R, in tokens."""
         return self.k.shape[2]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state by its field's name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-    def nbytes(self) -> int:
-        """Bytes of all tensors held."""
-        return sum(t.numel() * t.element_size() for t in self.tensors().values())
-
-    def index_select(self, index: Tensor) -> NHAState:
-        """The state of sequences `index` [N'] (int64), in that order; repeats allowed (beams, shared prefixes)."""
-        return replace(self, **{name: t.index_select(0, index.to(t.device)) for name, t in self.tensors().items()})
-
-    def to(self, device: torch.device | str) -> NHAState:
-        """The state on another device."""
-        return replace(self, **{name: t.to(device) for name, t in self.tensors().items()})
 
     def grown(self, size: int) -> NHAState:
         """The state with a ring of at least `size` positions, where R is less because fewer tokens have been seen."""

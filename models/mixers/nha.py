@@ -210,7 +210,7 @@ class Mixer(GatedSlots):
         residual = None if norm is None else hidden_states
         if self.window is None:
             heads, cache, moved_on = self.heads_and_cache(hidden_states, batch, cache, norm)
-            out = self.everything(*heads[:3], batch, cache)
+            out = self.everything(*heads, batch, cache)
             moved_on()
             return self.out_of(out, residual)
         return self.out_of(self.attend(hidden_states, batch, cache, self.window, norm), residual)

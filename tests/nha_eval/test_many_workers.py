@@ -44,7 +44,7 @@ def test_workers_run_side_by_side_but_not_while_something_is_timed(tmp_path, mon
     inner, running, most = wide(run.executor, 3), set(), []
 
     class Counting:
-        room = 3
+        room, close = 3, inner.close
 
         def start(self):
             worker = inner.start()
@@ -84,7 +84,7 @@ def test_a_lost_worker_is_replaced(tmp_path):
     inner, lost = wide(run.executor, 1), []
 
     class Losing:
-        room = 1
+        room, close = 1, inner.close
 
         def start(self):
             worker = inner.start()
@@ -265,8 +265,6 @@ def test_wrong_slurm_arguments(arguments, said, capsys, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def cluster():
     ray = pytest.importorskip("ray")
-    # A documented command that another test has run in this process leaves a cluster behind.
-    ray.shutdown()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
@@ -292,7 +290,7 @@ def test_ray_replaces_a_worker_whose_machine_goes(cluster, tmp_path, monkeypatch
     inner, killed = RayExecutor(command=run.executor.command, environment={"FAKE_SECONDS": "0.3"}), []
 
     class Killing:
-        room = 2
+        room, close = 2, inner.close
 
         def start(self):
             worker = inner.start()

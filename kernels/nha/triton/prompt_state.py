@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.nha.triton.common import columns
 from kernels.nha.triton.counts import cdiv, power_of_2
 from kernels.nha.triton.launch import launch
 
@@ -23,8 +24,8 @@ POSITIONS, SLOTS, DIMENSIONS = 16, 32, 64
 @triton.jit
 def _copied(x, to, source, target, alive, D: tl.constexpr, DP: tl.constexpr):
     """Rows `source` of x [rows, D] into rows `target` of `to`."""
-    column = tl.arange(0, DP)
-    is_there = alive[:, None] & (column < D)[None, :]
+    column, is_column = columns(D, DP)
+    is_there = alive[:, None] & is_column[None, :]
     tile = tl.load(x + source[:, None] * D + column[None, :], mask=is_there, other=0.0)
     tl.store(to + target[:, None] * D + column[None, :], tile, mask=is_there)
 

@@ -11,7 +11,7 @@ from models import NHAForCausalLM
 from models.cache import CACHE_NAME, NHACache, StateLayer
 from models.convolutions import parts_of
 from models.mixers import mixer_class
-from models.presets import HYBRIDS, PATTERNS, preset_config
+from models.presets import HYBRIDS, PATTERNS, pattern_parts, preset_config
 from nha_eval.bench.families._held import hold, random_keys
 
 NAMES = (*PATTERNS, *HYBRIDS)
@@ -23,7 +23,7 @@ BEYOND = 64
 
 
 def window(name: str) -> str | int:
-    mixer, tokens, _ = PATTERNS[HYBRIDS.get(name, name)]
+    mixer, tokens, _ = pattern_parts(name)
     if tokens is not None:
         return mixer_class(mixer).smallest_window
     return "full" if mixer_class(mixer).has_window else "none"

@@ -14,7 +14,7 @@ from typing import Any
 
 from models.configuration import NHAConfig
 from models.mixers import mixer_class
-from models.presets import HYBRIDS, PATTERNS, pattern_config, pattern_names
+from models.presets import pattern_config, pattern_names, pattern_parts
 from nha_eval.errors import UserError, nearest
 from nha_eval.training.mqar.spec import Model, MqarSpec, Task
 
@@ -89,7 +89,7 @@ def shapes(spec: MqarSpec) -> list[Shape]:
 def _crossed(model: Model) -> Iterator[Shape]:
     if model.mixer not in pattern_names():
         raise UserError(f"no mixer to train is called {model.mixer!r}; {nearest(model.mixer, pattern_names(), what='mixers')}")
-    mixer, own, _ = PATTERNS[HYBRIDS.get(model.mixer, model.mixer)]
+    mixer, own, _ = pattern_parts(model.mixer)
     unlike = {"slots": None, "empty_slots": ["mask"]} if mixer not in ("nha", "gsa") else {}
     unlike |= {"fusion": ["softmax"], "slot_overlap": None} if mixer != "nha" else {}
     given = [name for name, plain in unlike.items() if getattr(model, name) != plain]
@@ -114,7 +114,7 @@ def _crossed(model: Model) -> Iterator[Shape]:
 
 def mqar_config(spec: MqarSpec, shape: Shape, longest: int) -> NHAConfig:
     """The model of a shape for sequences of up to `longest` tokens. Raises UserError, naming the shape, where there is none."""
-    mixer, *_ = PATTERNS[HYBRIDS.get(shape.mixer, shape.mixer)]
+    mixer, *_ = pattern_parts(shape.mixer)
     width = shape.d_model // shape.heads
     # A head of the recurrent mixers is as wide as one of attention, but for gla, whose keys are half of the hidden size.
     defaults = {

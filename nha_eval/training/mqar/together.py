@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from kernels.standing import auto_backend
-from models.presets import HYBRIDS, PATTERNS
+from models.presets import pattern_parts
 from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.training.mqar.cells import Cell
 from nha_eval.training.mqar.data import Batches, split_on
@@ -47,7 +47,7 @@ PRECISION = "tf32"  # of torch's products of fp32 matrices on a GPU, as training
 def forms_of(cells: list[Cell]) -> Iterator[None]:
     """Inside, mixers with a matrix for a state run on plain torch forms. The cells are of one mixer."""
     (name,) = {cell.shape.mixer for cell in cells}
-    plain = PATTERNS[HYBRIDS.get(name, name)][0] in PLAIN
+    plain = pattern_parts(name)[0] in PLAIN
     with auto_backend("chunked") if plain else nullcontext():
         yield
 

@@ -17,7 +17,7 @@ import torch
 from models.configuration import NHAConfig
 from models.mixers import mixer_class
 from models.modeling import NHAForCausalLM
-from models.presets import HYBRIDS, PATTERNS, pattern_config, pattern_names
+from models.presets import pattern_config, pattern_names, pattern_parts
 from nha_eval.errors import UserError, nearest
 from nha_eval.training.proxies.spec import Model, ProxySpec
 
@@ -87,7 +87,7 @@ def cells(spec: ProxySpec, vocabulary: int) -> list[Cell]:
 def _crossed(spec: ProxySpec, model: Model, seed: int) -> Iterator[Cell]:
     if model.mixer not in pattern_names():
         raise UserError(f"no mixer to train is called {model.mixer!r}; {nearest(model.mixer, pattern_names(), what='mixers')}")
-    mixer, own, _ = PATTERNS[HYBRIDS.get(model.mixer, model.mixer)]
+    mixer, own, _ = pattern_parts(model.mixer)
     if model.slots and mixer not in ("nha", "gsa"):
         raise UserError(f"models: mixer {model.mixer} has no slots: leave slots out")
     # transformer++ is told apart from swa by its window alone, so none can be set there.
@@ -108,7 +108,7 @@ def proxy_config(spec: ProxySpec, cell: Cell, vocabulary: int) -> NHAConfig:
     sizes |= {"vocab_size": vocabulary, "max_position_embeddings": spec.text.length * max(spec.evaluate.lengths)}
     sizes |= {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS} if spec.tokenizer == "bytes" else {}
     changes: dict[str, Any] = {} if cell.window == OWN else {"window": _tokens(cell.window)}
-    mixer, *_ = PATTERNS[HYBRIDS.get(cell.mixer, cell.mixer)]
+    mixer, *_ = pattern_parts(cell.mixer)
     chosen = sizes.get("mixer_options", {})
     sizes["mixer_options"] = chosen | {mixer: chosen.get(mixer, {}) | dict(cell.options)}
     try:
