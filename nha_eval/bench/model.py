@@ -116,7 +116,7 @@ def _jobs(wanted: ModelRun, todo: list[ModelCase]) -> tuple[list[Any], list[Any]
         return own, shared
     for model, size in dict.fromkeys((case.model, case.size) for case in todo):
         cases = [case for case in todo if (case.model, case.size) == (model, size)]
-        phases = tuple(dict.fromkeys(case.phase for case in cases))
+        phases = tuple(dict.fromkeys(case.work for case in cases))
         windows = tuple({tokens for case in cases for tokens in case.layers or (case.window_tokens(AHEAD_LENGTHS[0]),)})
         family = families.find(model)
         if family.refusal(model, wanted.device) is not None:

@@ -1,8 +1,10 @@
 """What `bench model` measures: the cases of a run, made from names, lengths, batches and windows that were checked first.
 
-prefill   a whole prompt, the last position's logits alone, a cache filled
-decode    one token a sequence at a context of `length` tokens
-train     forward, backward and an optimizer's step
+prefill        a whole prompt, the last position's logits alone, a cache filled
+decode         one token a sequence at a context of `length` tokens
+train          forward, backward and an optimizer's step
+prefill-graph  the first captured as a CUDA graph: what it takes where the host is not what is waited for; when asked for alone
+train-graph    likewise
 
 plan(device_type="cuda", models=("nha", "transformer++"), phases=("decode",), lengths=("32768",))
 """
@@ -17,7 +19,10 @@ from nha_eval.bench.families import SIZES
 from nha_eval.errors import UserError, nearest
 from nha_eval.window_settings import Setting, resolve
 
-PHASES = ("prefill", "decode", "train")
+# Captured as a CUDA graph, by the phase that is.
+GRAPHED = {"prefill-graph": "prefill", "train-graph": "train"}
+PHASES = ("prefill", "prefill-graph", "decode", "train", "train-graph")
+UNASKED = tuple(phase for phase in PHASES if phase not in GRAPHED)
 LARGEST, LONGEST = "largest", "longest"
 BASE = "transformer++"  # what all others are compared with
 SHARE = "T/"  # of a window that is a share of the length, as in T/8
@@ -39,7 +44,14 @@ _CUDA = ("512", "2048", "8192", "32768", "131072")
 DEFAULTS = {
     "cuda": Defaults(
         "1.3b",
-        {"prefill": _CUDA, "decode": (*_CUDA, LONGEST), "train": ("2048", "4096", "8192", "16384", "32768")},
+        {
+            "prefill": _CUDA,
+            "decode": (*_CUDA, LONGEST),
+            "train": ("2048", "4096", "8192", "16384", "32768"),
+            # Beyond these a call takes the GPU longer than the host.
+            "prefill-graph": ("512", "2048", "8192"),
+            "train-graph": ("2048", "4096"),
+        },
         ("2048", "32768"),
         {"nha": ("0", "64", "1024", "T/8"), "": ("64",)},
         16384,
@@ -69,6 +81,11 @@ class ModelCase:
     window: str
     checkpointing: bool | None = None
     layers: tuple[int | None, ...] | None = None
+
+    @property
+    def work(self) -> str:
+        """The phase whose work is done, captured or not."""
+        return GRAPHED.get(self.phase, self.phase)
 
     def window_tokens(self, length: int) -> int | None:
         """The window to set at a length; None where there is none to set, or one a layer."""
@@ -101,12 +118,16 @@ def plan(
         for name in given or ():
             if name not in known:
                 raise UserError(f"no such {what}: {name!r}; {nearest(name, known, what=f'{what}s')}")
-    if checkpointing and "train" not in (phases or PHASES):
+    phases = phases or UNASKED
+    without = [phase for phase in phases if phase not in defaults.lengths]
+    if without:
+        raise UserError(f"{', '.join(without)}: a CUDA graph wants a GPU, and this is a run on a {device_type}; leave it out")
+    if checkpointing and not {"train", "train-graph"} & set(phases):
         raise UserError(f"--checkpointing is for training alone, and the phases given are {', '.join(phases)}: add train")
     cases = []
     for size in sizes or (defaults.size,):
         for model in models or families.names():
-            for phase in (phase for phase in PHASES if phase in (phases or PHASES)):
+            for phase in (phase for phase in PHASES if phase in phases):
                 for window in _windows(model, windows, defaults):
                     found = _phase(model, size, phase, window, defaults, lengths, batches, checkpointing)
                     layers = _layers(model, size, window, settings or {})
@@ -143,7 +164,7 @@ def _phase(model, size, phase, window, defaults, lengths, batches, checkpointing
             if unknown or (phase != "decode" and (length == LONGEST or batch == LARGEST)):
                 continue
             ways: Sequence[bool | None] = (None,)
-            if phase == "train":
+            if GRAPHED.get(phase, phase) == "train":
                 ways = [way == "on" for way in checkpointing] if checkpointing else (length >= defaults.checkpoint_from,)
             cases += [ModelCase(model, size, phase, length, batch, window, way) for way in ways]
     return cases

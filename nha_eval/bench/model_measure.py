@@ -2,7 +2,7 @@
 
 Nothing that a model does ends the run: what it raises is the row's status and reason. Each row has the first call apart
 (`cold_start_ms`: compiling and tuning in it, where these were not done before), then warm-up and repeats as in
-`nha_eval.warming`. Decoding on a GPU is timed as a CUDA graph; its first call is not one.
+`nha_eval.warming`. Decoding on a GPU is timed as a CUDA graph, and so are the phases of that name; the first call is not one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from nha_eval.bench import families, model_work
 from nha_eval.bench.fitting import most_that_fits
 from nha_eval.bench.machine import device_name, dtype_name, free_bytes, healthy
-from nha_eval.bench.model_grid import LARGEST, LONGEST, ModelCase
+from nha_eval.bench.model_grid import GRAPHED, LARGEST, LONGEST, ModelCase
 from nha_eval.bench.model_work import Work
 from nha_eval.bench.running import explain, tidy
 from nha_eval.bench.setting import Draw
@@ -35,6 +35,10 @@ GRAIN = 1024  # tokens, in which the longest context is sought
 ROOM = 0.95  # of the free memory is what an estimate shares out
 # Of the most that was found to fit: what ran in a trial may not run again, as memory falls into pieces.
 STEPS_BACK = (1.0, 0.9, 0.75, 0.5)
+
+
+class CannotCapture(RuntimeError):
+    """A call that was to be timed as a CUDA graph and cannot be one."""
 
 
 class WrongResult(RuntimeError):
@@ -101,6 +105,8 @@ class ModelMeter:
         for share in STEPS_BACK if sought else STEPS_BACK[:1]:
             try:
                 found = self._measured(case, subject, share)
+            except CannotCapture as problem:
+                found = _failed("unavailable", str(problem))
             except Exception as problem:
                 found = _failed(*explain(subject.family, problem))
             # Not inside the handler: the exception would keep its tensors alive.
@@ -118,15 +124,15 @@ class ModelMeter:
         if not (length and batch):
             return _failed("oom", f"not even one sequence fits ({note})")
         with self._work(case, subject, batch, length) as work:
-            timed = self._timed(work, note)
+            timed = self._timed(work, note, case.phase)
             return {
                 "length": length,
                 "batch": batch,
                 "backend": subject.family.backend(subject.model),
-                "state_bytes": None if case.phase == "train" else subject.family.state_bytes(subject.model, batch, length),
+                "state_bytes": None if case.work == "train" else subject.family.state_bytes(subject.model, batch, length),
                 **timed,
                 **(self._floor(subject, timed["latency_ms"]) if case.phase == "decode" else {}),
-                **(self._arithmetic(case, subject, length, timed["tokens_per_s"]) if case.phase == "train" else {}),
+                **(self._arithmetic(case, subject, length, timed["tokens_per_s"]) if case.work == "train" else {}),
                 "status": "ok",
             }
 
@@ -135,9 +141,9 @@ class ModelMeter:
     def _work(self, case: ModelCase, subject: Subject, batch: int, length: int) -> AbstractContextManager[Work]:
         draw = Draw(self.seed, self.device, self.dtype)
         self._set_window(case, subject, length)
-        if case.phase == "train":
+        if case.work == "train":
             return model_work.train(subject.model, case.checkpointing, batch, length, draw)
-        make = model_work.prefill if case.phase == "prefill" else model_work.decode
+        make = model_work.prefill if case.work == "prefill" else model_work.decode
         return make(subject.model, subject.family, batch, length, draw)
 
     def _set_window(self, case: ModelCase, subject: Subject, length: int) -> None:
@@ -147,14 +153,16 @@ class ModelMeter:
         elif tokens is not None:
             subject.family.set_window(subject.model, tokens)
 
-    def _timed(self, work: Work, note: str) -> dict[str, Any]:
+    def _timed(self, work: Work, note: str, phase: str) -> dict[str, Any]:
         with PeakMemory(self.device) as peak:
             results: list[torch.Tensor] = []
             cold = one_ms(lambda: results.append(work.call()), self.device)
             if not bool(results.pop().isfinite().all()):
                 raise WrongResult("logits or loss are not finite; not timed")
             call, graph = work.call, False
-            if work.graph and self.graphs:
+            if phase in GRAPHED:
+                call, graph = self._captured(work), True
+            elif phase == "decode" and self.graphs:
                 call, graph, note = self._graph(work, note)
             # The budget begins here: compiling in the first call would leave nothing of it.
             began = time.monotonic()
@@ -180,14 +188,21 @@ class ModelMeter:
             "note": note,
         }
 
-    def _graph(self, work: Work, note: str) -> tuple[Callable[[], Any], bool, str]:
-        """The call as a CUDA graph; where something in it cannot be captured, as it is, with a note that says so."""
+    def _captured(self, work: Work) -> Callable[[], Any]:
+        """The call as a CUDA graph; CannotCapture where something in it cannot be captured."""
         try:
-            return captured(work.call), True, note
+            return captured(work.call)
         except Exception as problem:
             if is_out_of_memory(problem):
                 raise
-            said = f"called from Python, as it cannot be captured: {one_line(problem, 120)}"
+            raise CannotCapture(f"it cannot be captured: {one_line(problem, 120)}") from problem
+
+    def _graph(self, work: Work, note: str) -> tuple[Callable[[], Any], bool, str]:
+        """The call as a CUDA graph; where something in it cannot be captured, as it is, with a note that says so."""
+        try:
+            return self._captured(work), True, note
+        except CannotCapture as problem:
+            said = f"called from Python, as {problem}"
         return work.call, False, f"{note}; {said}" if note else said
 
     # ---- what fits

@@ -10,14 +10,20 @@ from itertools import groupby
 from typing import Any
 
 from nha_eval.bench.crossover import crossover
-from nha_eval.bench.model_grid import BASE, LARGEST, LONGEST
+from nha_eval.bench.model_grid import BASE, GRAPHED, LARGEST, LONGEST
 from nha_eval.bench.rows import MODEL
 from nha_eval.bench.table import SHORT, figures, new_table, print_ceilings, print_reasons
 
 Row = dict[str, str]
 Line = dict[str, Row]  # by length asked
 WIDTH = 200  # columns, on a narrower terminal too: a wrapped line can be read, a cut-off figure cannot
-TITLES = {"prefill": "prefill", "decode": "decoding a token", "train": "training step"}
+TITLES = {
+    "prefill": "prefill",
+    "prefill-graph": "prefill as a CUDA graph",
+    "decode": "decoding a token",
+    "train": "training step",
+    "train-graph": "training step as a CUDA graph",
+}
 
 
 def show(rows: list[Row], console: Any = None) -> None:
@@ -51,7 +57,7 @@ def _tables(rows: list[Row], products: dict[str, str]) -> Iterator[tuple[str, An
             yield f"{where}: {what}", _table(part, _throughput, _times("tokens_per_s", more=True))
             continue
         yield f"{where}: median ms, and times faster than {BASE}", _table(part, _ms, _times("latency_ms"), timed=True)
-        if phase == "train":
+        if GRAPHED.get(phase, phase) == "train":
             what = "tokens/s, and what the step needs as a share of the matrix product's FLOP/s"
             yield f"{where}: {what}", _table(part, partial(_speed, products), lambda row, base: "")
         if phase != "decode":

@@ -20,13 +20,12 @@ LEARNING_RATE = 1e-5
 @dataclass
 class Work:
     """`call()` does the whole thing once for `tokens` tokens, and gives what has to be finite: logits, or the loss. `held()`
-    are the cache's bytes after a call, None without a cache; `graph` is whether a CUDA graph can take the call.
+    are the cache's bytes after a call, None without a cache.
     """
 
     call: Callable[[], Tensor]
     tokens: int
     held: Callable[[], int | None]
-    graph: bool = False
 
 
 @contextmanager
@@ -56,14 +55,14 @@ def decode(model: nn.Module, family: Any, batch: int, length: int, draw: Any) ->
         def call() -> Tensor:
             return model(**given, use_cache=True, logits_to_keep=1).logits
 
-        yield Work(call, batch, lambda: family.cache_bytes(cache), graph=True)
+        yield Work(call, batch, lambda: family.cache_bytes(cache))
 
 
 @contextmanager
 def train(model: nn.Module, checkpointing: bool, batch: int, length: int, draw: Any) -> Iterator[Work]:
     """Forward, backward and a step of AdamW, whose states are made in the first call."""
     ids = draw.tokens(model.config.vocab_size, batch, length)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=ids.is_cuda)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=ids.is_cuda, capturable=ids.is_cuda)
     model.train()
     if checkpointing:
         _checkpointing(model, "enable")

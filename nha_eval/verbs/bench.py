@@ -112,7 +112,10 @@ def model(
         list[str] | None,
         typer.Option(metavar="FILE", help="YAML of windows a layer, by name, as of `eval`. Repeatable. --window names them."),
     ] = None,
-    phase: Annotated[list[str] | None, typer.Option(help="prefill, decode, train. Default: all.")] = None,
+    phase: Annotated[
+        list[str] | None,
+        typer.Option(help="prefill, decode, train; on a GPU also prefill-graph, train-graph. Default: the first three."),
+    ] = None,
     checkpointing: Annotated[
         list[str] | None,
         typer.Option(help="Training with activations made again in the backward: off, on, or off,on. Default: on from 16384."),

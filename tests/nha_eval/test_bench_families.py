@@ -163,6 +163,8 @@ def test_the_default_grid_holds_what_is_asked_of_it():
     assert [name for i, name in enumerate(order) if order[i - 1 : i] != [name]] == list(families.names())
     nha = [c.phase for c in cases if c.model == "nha"]
     assert nha == sorted(nha, key=["prefill", "decode", "train"].index)
+    captured = [c for c in plan(device_type="cuda", phases=["train", "train-graph"]) if c.phase == "train-graph"]
+    assert {c.length for c in captured} == {2048, 4096} and {c.work for c in captured} == {"train"}
 
 
 def test_narrowing_the_grid():
@@ -188,6 +190,7 @@ def test_narrowing_the_grid():
         ({"phases": ["train"], "batches": [LARGEST]}, "largest are for decode alone"),
         ({"models": ["nha"], "lengths": [LONGEST], "windows": ["T/8"]}, "a share wants a length"),
         ({"phases": ["decode"], "checkpointing": ["on"]}, "--checkpointing is for training alone"),
+        ({"phases": ["decode", "train-graph"]}, "train-graph: a CUDA graph wants a GPU, and this is a run on a cpu"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(given, message):

@@ -98,10 +98,10 @@ def test_what_fitted_once_and_not_again(monkeypatch):
     monkeypatch.setattr(model_measure, "MOST_SEQUENCES", {"cpu": 16})
     timed = model_measure.ModelMeter._timed
 
-    def fails_above_13(meter, work, note):
+    def fails_above_13(meter, work, note, phase):
         if work.tokens > 13:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return timed(meter, work, note)
+        return timed(meter, work, note, phase)
 
     monkeypatch.setattr(model_measure.ModelMeter, "_timed", fails_above_13)
     asked, given = measured(case("gsa", "decode", 64, LARGEST, "none"), case("gsa", "decode", 64, 16, "none"))
@@ -312,6 +312,29 @@ def test_decoding_falls_back_where_no_graph_can_be_captured(monkeypatch):
                 assert call is work.call and not graph and note.startswith("tried; called from Python") and "capturing" in note
         monkeypatch.setattr(model_measure, "captured", lambda call: "replay")
         assert meter._graph(work, "tried") == ("replay", True, "tried")
+
+
+def test_a_captured_call_is_a_row_of_its_own_and_never_one_from_python(monkeypatch):
+    played = []
+    monkeypatch.setattr(model_measure, "captured", lambda call: lambda: played.append(call) or call())
+    cases = [case(phase="prefill"), case(phase="prefill-graph"), case(phase="train"), case(phase="train-graph")]
+    rows = measured(*cases)
+    assert [(row["phase"], row["graph"], row["status"]) for row in rows] == [
+        ("prefill", False, "ok"),
+        ("prefill-graph", True, "ok"),
+        ("train", False, "ok"),
+        ("train-graph", True, "ok"),
+    ]
+    assert len({MODEL.key_of(row) for row in rows}) == 4 and len(set(played)) == 2
+    assert rows[1]["state_bytes_held"] == rows[0]["state_bytes_held"] > 0 and rows[3]["tflops"] > 0
+
+    def fails(call):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(model_measure, "captured", fails)
+    (row,) = measured(case(phase="train-graph"))
+    assert row["status"] == "unavailable" and row["reason"].startswith("it cannot be captured: RuntimeError: operation not")
+    assert "latency_ms" not in row
 
 
 def test_a_slow_first_call_leaves_the_budget_to_the_others(monkeypatch):

@@ -171,6 +171,10 @@ def test_a_run_on_a_gpu(tmp_path):
     rows = [row for row in read(tmp_path, MODEL) if row["phase"] != "ceiling"]
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["graph"] for row in rows if row["phase"] == "decode"} == {"True"}
+    captured = ["--phase", "prefill-graph,train-graph", "--batch", "1", "--out", str(tmp_path / "captured")]
+    assert cli.run(["bench", "model", "--device", "cuda", *given, *captured]) == 0
+    rows = [row for row in read(tmp_path / "captured", MODEL) if row["phase"] != "ceiling"]
+    assert len(rows) == 12 and {(row["status"], row["graph"]) for row in rows} == {("ok", "True")}
 
 
 # ---- crossovers, table and picture
