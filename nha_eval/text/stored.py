@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nha_eval.errors import MachineError, UserError, is_disk_trouble
+from nha_eval.errors import MachineError, UserError, is_disk_trouble, one_line
 from nha_eval.text.documents import Corpus, Document
 
 MANIFEST, DOCUMENTS = "manifest.json", "documents.parquet"
@@ -95,11 +95,23 @@ def _make(folder: Path, make: Callable[[Path], tuple[list[Document], dict[str, A
 
 
 def _read(folder: Path, given: str, limit: int) -> Iterator[Document]:
+    """Raises UserError where the file is not what was written."""
+    for name, text in _rows(folder, given):
+        limit -= len(text)
+        if limit < 0:
+            return
+        yield Document(text, given, name)
+
+
+def _rows(folder: Path, given: str) -> Iterator[tuple[str, str]]:
+    import pyarrow
     import pyarrow.parquet
 
-    for batch in pyarrow.parquet.ParquetFile(folder / DOCUMENTS).iter_batches(batch_size=_ROWS):
-        for name, text in zip(batch.column("name").to_pylist(), batch.column("text").to_pylist(), strict=True):
-            limit -= len(text)
-            if limit < 0:
-                return
-            yield Document(text, given, name)
+    try:
+        for batch in pyarrow.parquet.ParquetFile(folder / DOCUMENTS).iter_batches(batch_size=_ROWS):
+            yield from zip(batch.column("name").to_pylist(), batch.column("text").to_pylist(), strict=True)
+    # Corrupt pages and a lost column come as one or another of these.
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as problem:
+        raise UserError(
+            f"what is kept of {given} cannot be read ({one_line(problem, 120)}): remove {folder}, and it is fetched anew"
+        ) from problem

@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from models.assets import cache_dir
 from nha_eval import hub
 from nha_eval.errors import UserError
+from nha_eval.text import stored
 from nha_eval.text.documents import Document
 from nha_eval.text.sources import open_source
 from nha_eval.text.spec import TextSpec, make_text_spec
@@ -237,3 +238,15 @@ def test_a_spec_takes_one_source_or_several():
     assert TextSpec(source="a,b.txt").source == ["a,b.txt"]
     assert TextSpec(source=["a", "b"]).source == ["a", "b"]
     assert make_text_spec({"source": "debian"}, where="-") == TextSpec(source=["debian"], length=2048, packing="blocks")
+
+
+@pytest.mark.parametrize("broken", [lambda whole: bytes(len(whole)), lambda whole: whole[:200] + bytes(200) + whole[400:]])
+def test_a_kept_corpus_that_was_damaged_is_one_line(broken):
+    documents = [Document(f"{i} " + "words " * 400, "made", f"{i}.txt") for i in range(50)]
+    corpus = stored.stored_corpus("made", "made-1", lambda scratch: (documents, {"licence": "none"}), 10**9)
+    assert [d.text for d in corpus.documents()] == [d.text for d in documents]
+    file = stored.text_folder() / "made-1" / stored.DOCUMENTS
+    file.write_bytes(broken(file.read_bytes()))
+    with pytest.raises(UserError, match=r"kept of made cannot be read .*: remove .*made-1, and it is fetched anew") as told:
+        list(corpus.documents())
+    assert "\n" not in str(told.value)
