@@ -118,6 +118,9 @@ def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
         "label_names": [],
     }
     arguments = TrainingArguments(**common)
+    # One process trains on one device, whatever it sees: on several at once Trainer would take a batch for each. Several want
+    # `accelerate launch`.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     at_once = steps.micro_batch * max(1, arguments.world_size)
     if steps.batch % at_once:
         raise UserError(

@@ -81,6 +81,9 @@ def test_an_interrupted_sweep_goes_on_and_a_finished_one_is_done(tmp_path, monke
     def breaking(spec, cell, folder):
         calls.append(cell)
         if len(calls) == 8:
+            # Whatever ends a run, its table is of all that was finished.
+            written = {(row["slots"], row["rate"], row["seed"]) for row in rows(tmp_path / "run/mqar.csv")}
+            assert len(written) == len(list((tmp_path / "run/cells").iterdir())) == 7
             raise KeyboardInterrupt
         return fake(spec, cell, folder)
 

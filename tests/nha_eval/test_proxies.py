@@ -1,6 +1,7 @@
 """Language models side by side: what they read, what is counted as a hit, what is measured, and the tables that join them."""
 
 import csv
+import io
 import json
 import math
 from itertools import pairwise
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from tiny_hybrid import make_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,13 +23,14 @@ from nha_eval.text import open_text
 from nha_eval.text import own_tokenizer as making
 from nha_eval.training.finding import SPECS, read_training_spec
 from nha_eval.training.flops import weights_of
+from nha_eval.training.proxies import speed as speeding
 from nha_eval.training.proxies import sweep as sweeping
 from nha_eval.training.proxies.bigrams import count_bigrams, repeated
 from nha_eval.training.proxies.cells import build, cells, proxy_config
 from nha_eval.training.proxies.claims import claims
 from nha_eval.training.proxies.data import Batches, prepare, read
 from nha_eval.training.proxies.intervals import Resamples
-from nha_eval.training.proxies.measure import measure
+from nha_eval.training.proxies.measure import equal_parts, measure
 from nha_eval.training.proxies.pooled import Pool
 from nha_eval.training.proxies.recall import CUE, PASSAGE, recall_tasks
 from nha_eval.training.proxies.spec import make_proxy_spec
@@ -250,11 +253,16 @@ def test_a_sweep_measures_every_window_and_what_is_kept_is_what_was_measured(pla
             assert float(row["ci_low"]) < float(row["perplexity"]) < float(row["ci_high"])
             assert math.log(float(row["perplexity"])) == pytest.approx(float(row["nll"]), rel=1e-4)
     kept = tmp_path / "run/models/nha-w4-seed1"
+    record = next(r for path in (tmp_path / "run/cells").iterdir() if (r := json.loads(path.read_text()))["model"] == "nha w=4")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(kept, dtype=torch.float32), AutoTokenizer.from_pretrained(kept)
     assert model.config.windows == [4, 4] and len(tokenizer) == 320
     (again,) = measure(model, read(tmp_path / "run/data"), spec, 4, CPU, torch.float32, [1])
     (own,) = (r for r in table if (r["model"], r["window"], r["length"], r["part"]) == ("nha w=4", "4", str(LENGTH), "all"))
     nll = sum(again["documents"]["all"]) / sum(again["documents"]["all_tokens"])
+    # What the card says of it is what it gives when it is read again, its angles as exact as ever.
+    as_kept = AutoModelForCausalLM.from_pretrained(kept, dtype=torch.bfloat16)
+    (told,) = measure(as_kept, read(tmp_path / "run/data"), spec, 4, CPU, torch.float32, [1])
+    assert record["kept"]["documents"] == told["documents"]
     # Kept in bf16.
     assert nll == pytest.approx(float(own["nll"]), rel=5e-3)
     # In the place where checkpoints are kept its folder's name is enough.
@@ -270,6 +278,36 @@ def test_a_sweep_measures_every_window_and_what_is_kept_is_what_was_measured(pla
     assert [row["model"] for row in rows(tmp_path / "run/speed.csv")] == ["transformer++", "nha w=4"]
     assert len(rows(tmp_path / "run/recall.csv")) == 3 * 4
     assert draw("lm-windows", tmp_path / "run", tmp_path / "windows.svg").exists()
+
+
+def test_a_model_that_cannot_be_timed_costs_no_other_and_is_tried_again(place, tmp_path, monkeypatch):
+    spec, _, data = data_of(place, tmp_path / "data")
+    slow, fast = cells(spec, data.vocabulary)
+    steps = speeding._steps
+
+    def broken(spec, cell, *rest):
+        if cell is slow:
+            raise RuntimeError("no compiler\nwas found")
+        return steps(spec, cell, *rest)
+
+    monkeypatch.setattr(speeding, "_steps", broken)
+    timings = {cell: tmp_path / f"{cell.mixer}.json" for cell in (slow, fast)}
+    console = Console(file=io.StringIO())
+    sweeping._time(spec, timings, data, console)
+    kept = {cell: json.loads(path.read_text()) for cell, path in timings.items()}
+    assert kept[slow] == {"status": "error", "reason": "RuntimeError: no compiler was found", "again": True}
+    assert kept[fast]["status"] == "ok" and "no compiler was found" in console.file.getvalue()
+    monkeypatch.undo()
+    before = timings[fast].read_text()
+    sweeping._time(spec, timings, data, Console(file=io.StringIO()))
+    assert json.loads(timings[slow].read_text())["status"] == "ok" and timings[fast].read_text() == before
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 4), (4, 4), (5, 4), (7, 4), (8, 4), (40, 7)])
+def test_parts_are_of_one_size_and_leave_nothing_out(count, rows):
+    parts = list(equal_parts(count, rows))
+    assert [place for part, done in parts for place in range(count)[part][done:]] == list(range(count))
+    assert len({len(range(count)[part]) for part, _ in parts}) == 1
 
 
 def test_a_broken_training_ends_as_an_unbroken_one(place, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import yaml
 from tiny_hybrid import make_text
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 from kernels.standing import auto_backend
 from models import NHAForCausalLM
@@ -25,7 +25,7 @@ from nha_eval.training.finding import read_training_spec
 from nha_eval.training.flops import forward_flops, mixer_flops, weights_of
 from nha_eval.training.language import NextToken, train_language
 from nha_eval.training.spec import make_train_spec
-from nha_eval.training.trainer import StepTrainer
+from nha_eval.training.trainer import Steps, StepTrainer, training_arguments
 
 LENGTH = 64
 WIDTHS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_slots": 4}
@@ -273,3 +273,11 @@ def test_what_is_asked_for_by_name(tmp_path, capsys):
     assert "did you mean 'nha-340m-15b'" in capsys.readouterr().err
     assert cli.run(["train", "nha-340m-15b", "--workers", "2", "--out", str(tmp_path)]) == 2
     assert "--workers is for MQAR and proxies" in capsys.readouterr().err
+
+
+def test_one_process_trains_on_one_device_whatever_it_sees(tmp_path, monkeypatch):
+    """Trainer would share a batch out among all GPUs that it sees, each with a whole one."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda arguments: 2))
+    steps = Steps(count=4, batch=8, micro_batch=4, rates={"": 1e-3})
+    arguments = training_arguments(steps, tmp_path)
+    assert arguments._n_gpu == 1 and arguments.gradient_accumulation_steps == 2

@@ -136,6 +136,8 @@ def _train(plan: Plan, workers: int, console: Console) -> None:
         console.print(f"{before} of {plan.total} trainings are done already", markup=False)
     for cells, records in _results(plan, workers):
         plan.done(cells, records)
+        # What a run leaves that is ended from outside is a table too.
+        write_table(plan.folder, plan.spec, *plan.found())
         spent = (time.monotonic() - began) / (len(plan.records) - before)
         left = duration(spent * (plan.total - len(plan.records)))
         for cell, record in zip(cells, records, strict=True):

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from transformers import get_scheduler
 
@@ -177,6 +178,11 @@ class Side:
             if is_out_of_memory(problem):
                 raise
             self.calls, self.why_eager = eager, one_line(problem, 200)
+        if self.why_eager:
+            # At once, for such a training takes many times as long.
+            Console(stderr=True, highlight=False, soft_wrap=True).print(
+                f"{self.cell.shape.label}, seed {self.cell.seed}: steps are called from Python: {self.why_eager}", markup=False
+            )
         self._start_again(begun)
 
     def _tried(self) -> Tensor:

@@ -7,6 +7,8 @@ draws.difference(sums_a, sums_b, tokens)           # of two models', over the sa
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 TAILS = (2.5, 97.5)  # percent
@@ -16,8 +18,7 @@ class Resamples:
     """The same draws for all that is asked, so that what is compared meets the same documents."""
 
     def __init__(self, documents: int, count: int, seed: int = 0):
-        rng = np.random.default_rng(seed)
-        self.weights = rng.multinomial(documents, np.full(documents, 1 / documents), size=count).astype(np.float64)
+        self.weights = _weights(documents, count, seed)
 
     def means(self, sums: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """[draws]: the mean a token, NaN for a draw without any. sums, tokens [documents]."""
@@ -33,6 +34,13 @@ class Resamples:
         """(mean of a less that of b, low, high), document by document."""
         low, high = _ends(self.means(np.asarray(a) - np.asarray(b), tokens))
         return float((np.sum(a) - np.sum(b)) / np.sum(tokens)), low, high
+
+
+@lru_cache(maxsize=32)
+def _weights(documents: int, count: int, seed: int) -> np.ndarray:
+    """[count, documents]: how often each document is in a draw. Every table asks for the same few."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(documents, np.full(documents, 1 / documents), size=count).astype(np.float64)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:

@@ -8,7 +8,7 @@ counted are the same at all lengths (the first of each shortest block, which not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,20 @@ def _losses(model: NHAForCausalLM, blocks: np.ndarray, device: torch.device, dty
     objective = NextToken(model)
     rows = max(1, AT_ONCE[device.type] // blocks.shape[1])
     found = []
-    for begin in range(0, len(blocks), rows):
-        ids = torch.from_numpy(blocks[begin : begin + rows].astype(np.int64)).to(device)
+    for part, done in equal_parts(len(blocks), rows):
+        ids = torch.from_numpy(blocks[part].astype(np.int64)).to(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            found.append(objective(ids, each=True).float())
+            found.append(objective(ids, each=True)[done:].float())
     losses = torch.cat(found).double().cpu().numpy()
     return np.concatenate([np.zeros((len(losses), 1)), losses], 1)
+
+
+def equal_parts(count: int, rows: int) -> Iterator[tuple[slice, int]]:
+    """(rows of a part, how many of them the part before had) of `count`, all of one size: flash-linear-attention tunes its
+    kernels anew for each number of rows."""
+    for begin in range(0, count, rows):
+        first = max(0, min(begin, count - rows))
+        yield slice(first, first + rows), begin - first
 
 
 def _by_document(nll: np.ndarray, documents: np.ndarray, counted: np.ndarray, hits: np.ndarray) -> dict[str, list[float]]:

@@ -23,7 +23,7 @@ import torch
 from models.modeling import NHAForCausalLM
 from nha_eval.text.recall_text import FORMS as FACTS
 from nha_eval.training.proxies.data import Data
-from nha_eval.training.proxies.measure import AT_ONCE
+from nha_eval.training.proxies.measure import AT_ONCE, equal_parts
 from nha_eval.training.proxies.spec import ProxySpec
 
 PASSAGE = 32  # tokens that are met again
@@ -130,14 +130,14 @@ def _right(model: NHAForCausalLM, asked: list[Asked], device: torch.device, dtyp
         wanted[row, one.begin : one.end] = True
     rows = max(1, AT_ONCE[device.type] // longest)
     shares = []
-    for begin in range(0, len(asked), rows):
-        batch = torch.from_numpy(ids[begin : begin + rows]).to(device)
-        chosen = torch.from_numpy(wanted[begin : begin + rows]).to(device)
+    for part, done in equal_parts(len(asked), rows):
+        batch = torch.from_numpy(ids[part]).to(device)
+        chosen = torch.from_numpy(wanted[part]).to(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             hidden = model.model(batch, use_cache=False).last_hidden_state
             told = model.lm_head(hidden[:, :-1][chosen[:, 1:]]).argmax(-1)
         right = torch.zeros(chosen[:, 1:].shape, device=device)
         right[chosen[:, 1:]] = (told == batch[:, 1:][chosen[:, 1:]]).float()
-        shares.append((right.sum(1) / chosen.sum(1)).cpu().numpy())
+        shares.append((right.sum(1) / chosen.sum(1))[done:].cpu().numpy())
     model.train(was_training)
     return np.concatenate(shares)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from nha_eval.bench.machine import resolve_device
-from nha_eval.errors import is_out_of_memory, one_line
+from nha_eval.errors import MachineError, UserError, is_out_of_memory, one_line
 from nha_eval.peak_memory import PeakMemory
 from nha_eval.training.language import NextToken
 from nha_eval.training.proxies.cells import Cell, build, moved_layers, set_windows
@@ -27,15 +27,18 @@ QUARTILES = (25, 50, 75)
 
 
 def timed(spec: ProxySpec, cell: Cell, data: Data) -> dict[str, Any]:
-    """tokens_per_s: the median of `speed_steps` steps, with quartiles; peak_memory_mb over them. Out of memory is a result."""
+    """tokens_per_s: the median of `speed_steps` steps, with quartiles; peak_memory_mb over them. Out of memory is a result,
+    and any other failure costs this model's figures alone, which are tried again another time."""
     device, dtype = resolve_device(spec.device, spec.dtype)
     try:
         with PeakMemory(device) as peak:
             seconds = _steps(spec, cell, data, device, dtype)
+    except (UserError, MachineError):
+        raise
     except Exception as problem:
-        if not is_out_of_memory(problem):
-            raise
-        return {"status": "oom", "reason": one_line(problem)}
+        if is_out_of_memory(problem):
+            return {"status": "oom", "reason": one_line(problem)}
+        return {"status": "error", "reason": one_line(problem), "again": True}
     finally:
         gc.collect()
         if device.type == "cuda":

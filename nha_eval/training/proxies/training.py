@@ -82,8 +82,9 @@ def _trained(spec: ProxySpec, cell: Cell, run: Path, work: Path) -> dict[str, An
         **measured(spec, cell, model, data, tokenizer, device, dtype),
     }
     if spec.keep_models:
-        model.to(torch.bfloat16)
-        # As it is kept, without the fp32 weights that the figures above are of.
+        # As it is kept, without the fp32 weights that the figures above are of. Angles are no weights, and stay as they are.
+        for p in model.parameters():
+            p.data = p.data.to(torch.bfloat16)
         record["kept"] = measure(model, data, spec, record["trained_window"], device, torch.float32, [1])[0]
         folder = run / MODELS / cell.folder
         model.save_pretrained(folder)
