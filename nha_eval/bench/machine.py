@@ -5,6 +5,7 @@ device, dtype = resolve_device("auto", "auto")
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +26,11 @@ USABLE = 0.9
 
 
 def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of a run; `auto` is the GPU where there is one and bf16 there, fp32 on a CPU. UserError for what
-    cannot be had.
+    """Device and dtype of a run; `auto` is the GPU where there is one and bf16 there, fp32 on a CPU. Of several processes of one
+    launcher each has the GPU of its LOCAL_RANK. UserError for what cannot be had.
     """
+    world, rank = (os.environ.get(name, "") for name in ("WORLD_SIZE", "LOCAL_RANK"))
+    own = int(rank) if world.isdecimal() and int(world) > 1 and rank.isdecimal() else None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -36,10 +39,12 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         chosen = None
     if chosen is None or chosen.type not in ("cuda", "cpu") or (chosen.type == "cpu" and chosen.index is not None):
         raise UserError(f"device {device!r}: wanted is auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {device!r}: GPUs that torch can use here: {torch.cuda.device_count()}; give --device cpu")
+    if chosen.type == "cuda" and chosen.index is not None and own is not None:
+        raise UserError(f"device {device!r}: the launcher gives each process a GPU; wanted is auto or cuda")
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", chosen.index or 0)
+        chosen = torch.device("cuda", chosen.index or own or 0)
+    if chosen.type == "cuda" and chosen.index >= torch.cuda.device_count():
+        raise UserError(f"device {device!r}: GPUs that torch can use here: {torch.cuda.device_count()}; give --device cpu")
     if dtype == "auto":
         dtype = "bfloat16" if chosen.type == "cuda" else "float32"
     if dtype not in DTYPES:

@@ -90,6 +90,29 @@ def drawn(choices: Sequence[Choice], seed: int, step: int) -> Choice:
     return choices[int(torch.randint(len(choices), (), generator=generator))]
 
 
+@dataclass
+class OneDevice(TrainingArguments):
+    """Transformers' arguments for a process that trains on the device `on`. Trainer itself would take the first GPU whatever is
+    asked for, and a batch for each that it sees; several GPUs want `accelerate launch`.
+    """
+
+    on: str = "cpu"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        _ = self._setup_devices  # which begins what several processes need
+        return torch.device(self.on)
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
+
+
 def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
     """Transformers' arguments for these steps. UserError where the batch cannot be made of micro-batches on the devices."""
     common = {
@@ -110,6 +133,7 @@ def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
         "save_total_limit": 2,
         "bf16": steps.dtype == torch.bfloat16,
         "use_cpu": steps.device == "cpu",
+        "on": steps.device,
         "seed": steps.seed,
         "data_seed": steps.seed,
         "disable_tqdm": True,
@@ -117,10 +141,7 @@ def training_arguments(steps: Steps, folder: Path) -> TrainingArguments:
         "remove_unused_columns": False,
         "label_names": [],
     }
-    arguments = TrainingArguments(**common)
-    # One process trains on one device, whatever it sees: on several at once Trainer would take a batch for each. Several want
-    # `accelerate launch`.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    arguments = OneDevice(**common)
     at_once = steps.micro_batch * max(1, arguments.world_size)
     if steps.batch % at_once:
         raise UserError(

@@ -18,6 +18,7 @@ from models import NHAForCausalLM
 from models.presets import pattern_config
 from models.tokenizer import EOS, byte_tokenizer
 from nha_eval import cli
+from nha_eval.bench.machine import resolve_device
 from nha_eval.errors import UserError
 from nha_eval.text.stream import StreamSpec, open_stream
 from nha_eval.training.estimate import estimate
@@ -280,4 +281,19 @@ def test_one_process_trains_on_one_device_whatever_it_sees(tmp_path, monkeypatch
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda arguments: 2))
     steps = Steps(count=4, batch=8, micro_batch=4, rates={"": 1e-3})
     arguments = training_arguments(steps, tmp_path)
-    assert arguments._n_gpu == 1 and arguments.gradient_accumulation_steps == 2
+    assert arguments.n_gpu == 1 and arguments.train_batch_size == 4 and arguments.gradient_accumulation_steps == 2
+    assert arguments.device == torch.device("cpu")
+
+
+def test_of_launched_processes_each_has_its_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [resolve_device(given, "auto")[0].index for given in ("auto", "cuda", "cuda:1")] == [0, 0, 1]
+    with pytest.raises(UserError, match="GPUs that torch can use here: 2"):
+        resolve_device("cuda:2", "auto")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [resolve_device(given, "auto")[0].index for given in ("auto", "cuda")] == [1, 1]
+    assert resolve_device("cpu", "auto")[0] == torch.device("cpu")
+    with pytest.raises(UserError, match="the launcher gives each process a GPU; wanted is auto or cuda"):
+        resolve_device("cuda:0", "auto")
