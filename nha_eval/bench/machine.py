@@ -26,7 +26,7 @@ USABLE = 0.9
 
 
 def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of a run; `auto` is the GPU where there is one and bf16 there, fp32 on a CPU. Of several processes of one
+    """Device and dtype of a run; `auto` is the GPU where there is one and bf16 there, fp32 on a CPU. Of several processes of a
     launcher each has the GPU of its LOCAL_RANK. UserError for what cannot be had.
     """
     world, rank = (os.environ.get(name, "") for name in ("WORLD_SIZE", "LOCAL_RANK"))
