@@ -26,6 +26,8 @@ def ask(url: str, patience: float = PATIENCE) -> Any:
 
         try:
             answer.append(requests.get(url, timeout=patience))
+        except requests.Timeout:
+            return
         except Exception as problem:
             answer.append(problem)
 
