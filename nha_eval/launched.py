@@ -10,33 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from nha_eval.errors import DONE, MachineError
 from nha_eval.evaluate import prepare
+from nha_eval.ranks import Launched
 from nha_eval.spec import Spec
 
 POLL = 0.5  # seconds
 GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK")
-
-
-@dataclass(frozen=True)
-class Launched:
-    """Which of how many processes this is; `gpu` is its number on this machine."""
-
-    rank: int
-    world: int
-    gpu: str
-
-
-def launched() -> Launched | None:
-    """What the launcher said, or None where there is none or this process is the only one."""
-    try:
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except (KeyError, ValueError):
-        return None
-    return Launched(rank, world, os.environ.get("LOCAL_RANK", "0")) if world > 1 else None
 
 
 def run_share(spec: Spec, name: str | None, by: Launched) -> int:

@@ -5,7 +5,6 @@ device, dtype = resolve_device("auto", "auto")
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 
 from nha_eval.environment import command_line, describe, source_digest
 from nha_eval.errors import MachineError, UserError, one_line
+from nha_eval.ranks import launched
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # Of what a process could still have on a CPU; the last bytes belong to the system.
@@ -29,8 +29,7 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """Device and dtype of a run; `auto` is the GPU where there is one and bf16 there, fp32 on a CPU. Of several processes of a
     launcher each has the GPU of its LOCAL_RANK. UserError for what cannot be had.
     """
-    world, rank = (os.environ.get(name, "") for name in ("WORLD_SIZE", "LOCAL_RANK"))
-    own = int(rank) if world.isdecimal() and int(world) > 1 and rank.isdecimal() else None
+    by = launched()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -39,10 +38,10 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         chosen = None
     if chosen is None or chosen.type not in ("cuda", "cpu") or (chosen.type == "cpu" and chosen.index is not None):
         raise UserError(f"device {device!r}: wanted is auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and chosen.index is not None and own is not None:
+    if chosen.type == "cuda" and chosen.index is not None and by is not None:
         raise UserError(f"device {device!r}: the launcher gives each process a GPU; wanted is auto or cuda")
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", chosen.index or own or 0)
+        chosen = torch.device("cuda", chosen.index or (int(by.gpu) if by else 0))
     if chosen.type == "cuda" and chosen.index >= torch.cuda.device_count():
         raise UserError(f"device {device!r}: GPUs that torch can use here: {torch.cuda.device_count()}; give --device cpu")
     if dtype == "auto":

@@ -66,6 +66,11 @@ DEFAULTS = {
 }
 
 
+def work_of(phase: str) -> str:
+    """The phase whose work is done, captured or not."""
+    return GRAPHED.get(phase, phase)
+
+
 @dataclass(frozen=True)
 class ModelCase:
     """One point. `length` in tokens or LONGEST (that fits), `batch` in sequences or LARGEST (that fits); `window` as tables
@@ -85,7 +90,7 @@ class ModelCase:
     @property
     def work(self) -> str:
         """The phase whose work is done, captured or not."""
-        return GRAPHED.get(self.phase, self.phase)
+        return work_of(self.phase)
 
     def window_tokens(self, length: int) -> int | None:
         """The window to set at a length; None where there is none to set, or one a layer."""
@@ -164,7 +169,7 @@ def _phase(model, size, phase, window, defaults, lengths, batches, checkpointing
             if unknown or (phase != "decode" and (length == LONGEST or batch == LARGEST)):
                 continue
             ways: Sequence[bool | None] = (None,)
-            if GRAPHED.get(phase, phase) == "train":
+            if work_of(phase) == "train":
                 ways = [way == "on" for way in checkpointing] if checkpointing else (length >= defaults.checkpoint_from,)
             cases += [ModelCase(model, size, phase, length, batch, window, way) for way in ways]
     return cases

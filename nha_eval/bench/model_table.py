@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from nha_eval.bench.crossover import crossover
-from nha_eval.bench.model_grid import BASE, GRAPHED, LARGEST, LONGEST
+from nha_eval.bench.model_grid import BASE, LARGEST, LONGEST, work_of
 from nha_eval.bench.rows import MODEL
 from nha_eval.bench.table import SHORT, figures, new_table, print_ceilings, print_reasons
 
@@ -57,7 +57,7 @@ def _tables(rows: list[Row], products: dict[str, str]) -> Iterator[tuple[str, An
             yield f"{where}: {what}", _table(part, _throughput, _times("tokens_per_s", more=True))
             continue
         yield f"{where}: median ms, and times faster than {BASE}", _table(part, _ms, _times("latency_ms"), timed=True)
-        if GRAPHED.get(phase, phase) == "train":
+        if work_of(phase) == "train":
             what = "tokens/s, and what the step needs as a share of the matrix product's FLOP/s"
             yield f"{where}: {what}", _table(part, partial(_speed, products), lambda row, base: "")
         if phase != "decode":

@@ -117,7 +117,7 @@ def draw(table: pd.DataFrame, columns: int | None = None) -> dict[tuple[str, str
     drawn = rows["phase"].isin([panel.phase for panel in PANELS]) & rows["length_asked"].str.isdecimal()
     rows = rows[drawn & (rows["status"] == "ok") & (rows["latency_ms"] > 0)]
     if rows.empty:
-        raise NothingToDraw("nothing to draw: no row of bench-model.csv is ok yet")
+        raise NothingToDraw("nothing to draw: no row of bench-model.csv that is drawn (prefill, decode, train) is ok yet")
     return {(size, dtype): _figure(part, columns) for (size, dtype), part in rows.groupby(["size", "dtype"], sort=False)}
 
 

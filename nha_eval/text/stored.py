@@ -96,14 +96,14 @@ def _make(folder: Path, make: Callable[[Path], tuple[list[Document], dict[str, A
 
 def _read(folder: Path, given: str, limit: int) -> Iterator[Document]:
     """Raises UserError where the file is not what was written."""
-    for name, text in _rows(folder, given):
+    for name, text in _kept(folder, given):
         limit -= len(text)
         if limit < 0:
             return
         yield Document(text, given, name)
 
 
-def _rows(folder: Path, given: str) -> Iterator[tuple[str, str]]:
+def _kept(folder: Path, given: str) -> Iterator[tuple[str, str]]:
     import pyarrow
     import pyarrow.parquet
 

@@ -99,7 +99,8 @@ def command(
     """
     from nha_eval.errors import UserError
     from nha_eval.evaluate import prepare
-    from nha_eval.launched import launched, run_share
+    from nha_eval.launched import run_share
+    from nha_eval.ranks import launched
     from nha_eval.spec import find_spec, make_spec, read_spec
 
     flags = {

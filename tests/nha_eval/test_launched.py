@@ -10,7 +10,7 @@ from pathlib import Path
 import fakes
 import pytest
 
-from nha_eval import launched
+from nha_eval import launched, ranks
 from nha_eval.errors import MachineError
 from nha_eval.spec import Spec
 
@@ -30,15 +30,15 @@ def group(monkeypatch):
 
 
 def test_what_the_launcher_says(group, monkeypatch):
-    assert launched.launched() == launched.Launched(0, 2, "0")
+    assert ranks.launched() == ranks.Launched(0, 2, "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert launched.launched() is None
+    assert ranks.launched() is None
     monkeypatch.delenv("RANK")
-    assert launched.launched() is None
+    assert ranks.launched() is None
 
 
 def test_workers_see_their_gpu_and_no_group(group):
-    launched._leave_the_group(launched.Launched(1, 2, "1"))
+    launched._leave_the_group(ranks.Launched(1, 2, "1"))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "ACCELERATE_X"} & set(os.environ)
 
@@ -62,9 +62,9 @@ def test_the_first_gathers_what_the_others_leave(group, tmp_path, monkeypatch):
     launched.prepare(spec.model_copy(update={"share": "1/2"}), None).go()  # as `eval --share 1/2` would have done it
     shutil.rmtree(tmp_path / "two" / "shares" / "1-of-2" / "cells")
     codes = {}
-    others = threading.Thread(target=lambda: codes.update(second=launched.run_share(spec, None, launched.Launched(1, 2, "1"))))
+    others = threading.Thread(target=lambda: codes.update(second=launched.run_share(spec, None, ranks.Launched(1, 2, "1"))))
     others.start()
-    codes["first"] = launched.run_share(spec, None, launched.Launched(0, 2, "0"))
+    codes["first"] = launched.run_share(spec, None, ranks.Launched(0, 2, "0"))
     others.join()
     assert codes == {"first": 0, "second": 0}
     for name in ("scores.csv", "costs.csv"):

@@ -291,6 +291,7 @@ def test_of_launched_processes_each_has_its_gpu(monkeypatch):
     assert [resolve_device(given, "auto")[0].index for given in ("auto", "cuda", "cuda:1")] == [0, 0, 1]
     with pytest.raises(UserError, match="GPUs that torch can use here: 2"):
         resolve_device("cuda:2", "auto")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert [resolve_device(given, "auto")[0].index for given in ("auto", "cuda")] == [1, 1]

@@ -1,0 +1,24 @@
+"""Which of the processes started by `accelerate launch` or `torchrun` this one is, by what these say in the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Which of how many processes this is; `gpu` is its number on this machine."""
+
+    rank: int
+    world: int
+    gpu: str
+
+
+def launched() -> Launched | None:
+    """What the launcher said, or None where there is none or this process is the only one."""
+    try:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return None
+    return Launched(rank, world, os.environ.get("LOCAL_RANK", "0")) if world > 1 else None
