@@ -32,6 +32,7 @@ def write_card(model: Path, spec: HybridSpec, run: Path) -> None:
         stages=[(name, getattr(spec, name)) for name in STAGES if getattr(spec, name) is not None],
         heldout=[_last_of(heldout, stage) for stage in dict.fromkeys(row["stage"] for row in heldout)],
         positions=[row for row in positions if (row["stage"], row["step"]) == last],
+        copies=_rows(run / "copying.csv") if (run / "copying.csv").exists() else [],
         sources=sources,
         environment=environment,
         apart=spec.train != "full" and not spec.merge,

@@ -93,6 +93,14 @@ class Heldout(_Strict):
     lengths: list[Count] = Field([2048], min_length=1)  # tokens
 
 
+class Copies(_Strict):
+    """How copying is measured: a passage of held-out text that comes again after so much other text."""
+
+    sequences: Count = 64
+    passage: Annotated[Whole, Field(ge=8)] = 64  # tokens
+    distances: list[Count] = Field([448, 1900], min_length=1)  # tokens between
+
+
 class HybridSpec(_Strict):
     """Units and legal values stand beside each field."""
 
@@ -120,6 +128,7 @@ class HybridSpec(_Strict):
     distill: Distill | None = None
     finetune: Stage | None = None
     heldout: Heldout = Field(default_factory=Heldout)
+    copying: Copies | None = None  # measured before training and after each stage; None, or false: not
     merge: Switch = False  # whether the result is a checkpoint by itself, where it would be kept apart from its base
     seed: Whole = Field(0, ge=0, lt=2**32)
     device: str = "auto"  # auto, cpu, cuda or cuda:N
@@ -127,7 +136,7 @@ class HybridSpec(_Strict):
     cuda_graph: Switch = True  # whether a step on one GPU, its micro-batch whole and its window fixed, is done as a CUDA graph
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/hybridize-NAME
 
-    @field_validator("align", "distill", "finetune", "self_text", mode="before")
+    @field_validator("align", "distill", "finetune", "self_text", "copying", mode="before")
     @classmethod
     def _left_out(cls, value: Any) -> Any:
         return None if value is False else value
@@ -176,7 +185,7 @@ class HybridSpec(_Strict):
 
     def deciding(self) -> dict[str, Any]:
         """All that decides the weights, as plain data."""
-        content = self.model_dump(mode="json", exclude={"out", "cuda_graph"})
+        content = self.model_dump(mode="json", exclude={"out", "cuda_graph", "copying"})
         # A file of settings may grow by others that this run does not name.
         named = self.windows if isinstance(self.windows, str) else None
         return {**content, "settings": {name: setting for name, setting in self.settings.items() if name == named}}
@@ -201,6 +210,7 @@ def _known_at(parents: tuple[Any, ...]) -> list[str]:
         "lora": LoraSettings,
         "text": TextSpec,
         "heldout": Heldout,
+        "copying": Copies,
         "self_text": SelfText,
     }
     named = [kinds[part] for part in parents if part in kinds]

@@ -4,8 +4,9 @@
     hybridize(spec, Path("results/runs/hybridize-x"))
 
 The folder: `spec.yaml`, `environment.json`, `train.csv` (a row a log), `heldout.csv` and `positions.csv` (KL to the base and
-perplexity on held-out text), `STAGE/` (checkpoints, and `trained.safetensors` once the stage is done), `tensorboard/`, and the
-result: `model/`, what changed beside the base's name, or with `train: full` a checkpoint by itself.
+perplexity on held-out text), `copying.csv` where that is asked for, `STAGE/` (checkpoints, and `trained.safetensors` once the
+stage is done), `tensorboard/`, and the result: `model/`, what changed beside the base's name, or with `train: full` a
+checkpoint by itself.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from nha_eval import environment
 from nha_eval.bench.machine import resolve_device
 from nha_eval.errors import UserError
 from nha_eval.hybridize.card import write_card
+from nha_eval.hybridize.copying import COLUMNS as COPYING
+from nha_eval.hybridize.copying import copying
 from nha_eval.hybridize.heldout import Measured, heldout
 from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel, Objective
 from nha_eval.hybridize.spec import STAGES, HybridSpec, Stage
@@ -87,11 +90,13 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
         measured = _Heldout(run)
         if not measured.has("conversion", 0):
             measured.take("conversion", 0, Objective(student.model, teacher))
+        _copies(run, "conversion")
         first = 0
         for name in STAGES:
             stage = getattr(spec, name)
             if stage is not None:
                 first = _stage(run, name, stage, first, measured)
+                _copies(run, name)
         return _finish(run)
 
 
@@ -242,8 +247,7 @@ class _Measure(TrainerCallback):
         step = state.global_step
         if step % self.every == 0 or step == state.max_steps:
             windows = list(self.run.model.config.windows)
-            for layer, window in enumerate(self.run.spec.windows_of(len(windows))):
-                self.run.model.set_window(window, layers=[layer])
+            _set_windows(self.run)
             self.measured.take(self.stage, step, self.trainer.model_wrapped)
             for layer, window in enumerate(windows):
                 self.run.model.set_window(window, layers=[layer])
@@ -315,6 +319,36 @@ class _Heldout:
         write_atomic(path, "\n".join(lines) + "\n")
 
 
+def _copies(run: Run, stage: str) -> None:
+    """copying.csv: how a passage that comes again is foretold, as the student stands after a stage."""
+    wanted = run.spec.copying
+    if wanted is None or _shared_out():
+        return
+    path = run.folder / "copying.csv"
+    kept = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
+    own = {(row["distance"], row["sequences"]) for row in kept if row["stage"] == stage}
+    if own == {(str(distance), str(wanted.sequences)) for distance in wanted.distances}:
+        return
+    _set_windows(run)
+    tokens = run.text.tokens.splits["heldout"]
+    found = copying(run.model, run.teacher, tokens, wanted, seed=run.spec.seed, device=run.device, dtype=run.dtype)
+    for row in found:
+        run.console.print(
+            f"{stage}: {row['right']:.3f} ± {row['right_stderr']:.3f} of a passage met again after {row['distance']} tokens "
+            f"is foretold (base {row['base']:.3f}, {row['control']:.3f} where it had not come)",
+            markup=False,
+        )
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return
+    rows = [row for row in kept if row["stage"] != stage] + [{"stage": stage, **row} for row in found]
+    write_atomic(path, "\n".join([",".join(COPYING), *(",".join(_shown(row[key]) for key in COPYING) for row in rows)]) + "\n")
+
+
+def _set_windows(run: Run) -> None:
+    for layer, window in enumerate(run.spec.windows_of(len(run.model.config.windows))):
+        run.model.set_window(window, layers=[layer])
+
+
 def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
@@ -323,8 +357,7 @@ def _finish(run: Run) -> Path:
     """Write the hybrid and its card."""
     spec, out = run.spec, run.folder / "model"
     model, student = run.model, run.student
-    for layer, window in enumerate(spec.windows_of(len(model.config.windows))):
-        model.set_window(window, layers=[layer])
+    _set_windows(run)
     if spec.train != "full":
         mark_trainable(student, spec)
         apart = run.folder / "apart" if spec.merge else out

@@ -54,7 +54,7 @@ class RecallTask:
         """`right` and `control`, a share a sequence: of the asked tokens, for `fact` 1 where all are right and else 0."""
         found = {}
         for name, asked in (("right", self.told), ("control", self.control)):
-            shares = _right(model, asked, device, dtype)
+            shares = shares_right(model, asked, device, dtype)
             found[name] = [round(float(x == 1 if self.form == "fact" else x), 4) for x in shares]
         return {"form": self.form, "distance": self.distance, **found}
 
@@ -74,25 +74,31 @@ def recall_tasks(data: Data, tokenizer: Any, spec: ProxySpec) -> list[RecallTask
 
 
 def _passage(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -> tuple[Asked, Asked]:
-    return _again(rng, data, distance, _text(rng, data, PASSAGE), _text(rng, data, PASSAGE))
+    return again(rng, data.tokens, distance, *(excerpt(rng, data.tokens, PASSAGE) for _ in range(2)))
 
 
 def _random(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -> tuple[Asked, Asked]:
     first, other = rng.integers(data.vocabulary, size=(2, PASSAGE))
-    return _again(rng, data, distance, first, other)
+    return again(rng, data.tokens, distance, first, other)
 
 
-def _again(rng: np.random.Generator, data: Data, distance: int, first: np.ndarray, other: np.ndarray) -> tuple[Asked, Asked]:
-    between = _text(rng, data, distance)
-    begin = PASSAGE + distance + CUE
-    return tuple(Asked(np.concatenate([told, between, first]), begin, begin + PASSAGE - CUE) for told in (first, other))  # type: ignore[return-value]
+def again(
+    rng: np.random.Generator, tokens: np.ndarray, distance: int, first: np.ndarray, other: np.ndarray
+) -> tuple[Asked, Asked]:
+    """`first`, so many of `tokens`, and `first` again, asked behind its cue; and the same with `other` in the first place."""
+    between = excerpt(rng, tokens, distance)
+    begin = len(first) + distance + CUE
+    told, control = (
+        Asked(np.concatenate([shown, between, first]), begin, begin + len(first) - CUE) for shown in (first, other)
+    )
+    return told, control
 
 
 def _fact(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -> tuple[Asked, Asked]:
     form = list(FACTS.values())[int(rng.integers(len(FACTS)))]
     sheet, other = form(rng, TOLD), form(rng, TOLD)
     fact = sheet.facts[int(rng.integers(len(sheet.facts)))]
-    between = _text(rng, data, distance)
+    between = excerpt(rng, data.tokens, distance)
     cue, value = fact.restated[: fact.restated.index(fact.value)], fact.value
     if cue.endswith(" "):
         cue, value = cue[:-1], f" {value}"
@@ -105,9 +111,10 @@ def _fact(rng: np.random.Generator, data: Data, tokenizer: Any, distance: int) -
     return found[0], found[1]
 
 
-def _text(rng: np.random.Generator, data: Data, count: int) -> np.ndarray:
-    begin = int(rng.integers(max(1, len(data.tokens) - count)))
-    return np.asarray(data.tokens[begin : begin + count], np.int64)
+def excerpt(rng: np.random.Generator, tokens: np.ndarray, count: int) -> np.ndarray:
+    """So many tokens in a row, from anywhere."""
+    begin = int(rng.integers(max(1, len(tokens) - count)))
+    return np.asarray(tokens[begin : begin + count], np.int64)
 
 
 def _tokens(tokenizer: Any, text: str) -> np.ndarray:
@@ -117,7 +124,7 @@ def _tokens(tokenizer: Any, text: str) -> np.ndarray:
 
 
 @torch.no_grad()
-def _right(model: NHAForCausalLM, asked: list[Asked], device: torch.device, dtype: torch.dtype) -> np.ndarray:
+def shares_right(model: NHAForCausalLM, asked: list[Asked], device: torch.device, dtype: torch.dtype) -> np.ndarray:
     """The share of asked tokens foretold right, one a sequence."""
     was_training = model.training
     model.eval()

@@ -1,0 +1,73 @@
+"""What a hybrid foretells of a passage that comes again, beside its base: `copying.csv` of a run.
+
+A passage of held-out text, other held-out text, and the passage once more, whose tokens are given and asked one by one; nothing
+is generated. In the `control` another passage came first: what is right even so was not copied.
+
+    rows = copying(student, teacher, tokens, wanted, seed=0, device=device, dtype=torch.bfloat16)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from models.modeling import NHAForCausalLM
+from nha_eval.errors import UserError
+from nha_eval.training.proxies.recall import again, excerpt, shares_right
+
+if TYPE_CHECKING:
+    from nha_eval.hybridize.spec import Copies
+
+COLUMNS = [
+    *("stage", "distance", "sequences", "right", "right_stderr", "control", "base", "base_stderr", "base_control"),
+    *("difference", "difference_stderr"),
+]
+_STREAM = 0xC09  # beside the seed, so that no other use of it draws the same numbers
+
+
+def copying(
+    student: NHAForCausalLM,
+    teacher: NHAForCausalLM,
+    tokens: np.ndarray,
+    wanted: Copies,
+    *,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[dict[str, Any]]:
+    """A row a distance: shares of asked tokens that are foretold right, means over sequences with their standard errors;
+    `difference` is the student's less the base's on the same sequences.
+
+    tokens [N], the text that passages are taken from. Raises UserError where it is shorter than a sequence.
+    """
+    rows = []
+    for distance in sorted(set(wanted.distances)):
+        if len(tokens) < distance + 2 * wanted.passage:
+            raise UserError(
+                f"the held-out text has {len(tokens)} tokens, a passage of {wanted.passage} met again after {distance} wants "
+                f"{distance + 2 * wanted.passage}: give more text, or smaller copying.distances"
+            )
+        rng = np.random.default_rng([seed, distance, _STREAM])
+        pairs = []
+        for _ in range(wanted.sequences):
+            first, other = (excerpt(rng, tokens, wanted.passage) for _ in range(2))
+            pairs.append(again(rng, tokens, distance, first, other))
+        told, control = zip(*pairs, strict=True)
+        found = {
+            name: (shares_right(model, list(told), device, dtype), shares_right(model, list(control), device, dtype).mean())
+            for name, model in (("right", student), ("base", teacher))
+        }
+        row: dict[str, Any] = {"distance": distance, "sequences": wanted.sequences}
+        for name, (shares, without) in found.items():
+            row |= {name: shares.mean(), f"{name}_stderr": _stderr(shares)}
+            row["control" if name == "right" else "base_control"] = without
+        less = found["right"][0] - found["base"][0]
+        rows.append({**row, "difference": less.mean(), "difference_stderr": _stderr(less)})
+    return [{key: float(value) if isinstance(value, np.floating) else value for key, value in row.items()} for row in rows]
+
+
+def _stderr(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
