@@ -72,7 +72,8 @@ def open_text(spec: TextSpec, tokenizer: Any) -> Text:
     digest = stored.tokenizer_digest(tokenizer)
     ready = [name for name in spec.source if stored.is_tokens_folder(user_path(name, "source"))]
     if ready:
-        return Text(spec, _given(spec, ready[0], digest, separator), tokenizer, separator)
+        tokens = _given(spec, ready[0], digest, None if spec.separator is None else separator)
+        return Text(spec, tokens, tokenizer, tokens.about["separator"])
     corpora, own, digests = sources_of(spec)
     about = {
         "sources": [corpus.about for corpus in corpora],
@@ -102,8 +103,8 @@ def split_sources(
     return found.documents, found.removed
 
 
-def _given(spec: TextSpec, name: str, digest: str, separator: int) -> stored.Tokens:
-    """A folder of tokens given as the source."""
+def _given(spec: TextSpec, name: str, digest: str, separator: int | None) -> stored.Tokens:
+    """A folder of tokens given as the source; separator None: its own."""
     ignored = sorted(spec.model_fields_set & set(DECIDES))
     if len(spec.source) > 1 or spec.self_text:
         raise UserError(
@@ -116,7 +117,7 @@ def _given(spec: TextSpec, name: str, digest: str, separator: int) -> stored.Tok
         raise UserError(
             f"source {name!r} holds the tokens of another tokenizer than this model's: give the text that they are of"
         )
-    if tokens.about["separator"] != separator:
+    if separator not in (None, tokens.about["separator"]):
         raise UserError(
             f"source {name!r} has token {tokens.about['separator']} between documents, not {separator}: give the "
             "`separator` that it was made with"

@@ -31,7 +31,8 @@ class TextSpec(BaseModel):
     heldout_share: Number = Field(0.02, gt=0, le=0.25)
     heldout_characters: Count = 400_000  # at least, in each of the two, up to a tenth of all: some 100,000 tokens
     characters: Count = 500_000_000  # at most, read of each source
-    separator: str | None = Field(None, min_length=1)  # the token between documents; None: the tokenizer's EOS
+    # the token between documents; None: the tokenizer's EOS, or what a folder of tokens was made with
+    separator: str | None = Field(None, min_length=1)
 
     @field_validator("source", mode="before")
     @classmethod

@@ -5,8 +5,8 @@
 Arithmetic is counted as `nha_eval.training.flops` says, three times the forward pass's. Memory of one of N GPUs under FSDP:
 its share of fp32 weights, gradients and Adam's two moments, what the decoder layers keep for the backward pass (with
 `checkpointing` their inputs, and one layer whole), and a piece of the logits. Hours: at the FLOP/s that training steps of the
-same pattern reached in `results/reference/bench-model-*.csv`, of the `nha` pattern where it has none; smaller models and
-shorter sequences than those measured are bound by launches and take longer.
+same pattern reached in `results/reference/bench-model-*.csv`, of the same size where that was measured, of the `nha` pattern
+where it has none; smaller models and fewer tokens a step than those measured are bound by launches and take longer.
 """
 
 from __future__ import annotations
@@ -47,15 +47,20 @@ def estimate(spec: TrainSpec, gpus: int = GPUS) -> Estimate:
     if spec.checkpointing:
         kept = kept // config.num_hidden_layers + 2 * config.hidden_size * config.num_hidden_layers * micro * spec.length
     logits = 3 * min(micro * spec.length, chunk_of(config.vocab_size)) * config.vocab_size * 4
-    rate, source = measured_rate(_pattern(spec))
+    pattern, size = _pattern(spec)
+    rate, source = measured_rate(pattern, size)
     if rate is None:
-        rate, source = measured_rate()
+        rate, source = measured_rate(size=size)
     hours = None if rate is None else flops / (rate * gpus) / 3600
     return Estimate(parameters, tokens, spec.steps, flops, 16 * parameters / gpus + kept + logits, rate, source, hours)
 
 
-def _pattern(spec: TrainSpec) -> str:
-    return spec.sizes.pattern if spec.model is None else spec.model.rpartition("-")[0]
+def _pattern(spec: TrainSpec) -> tuple[str, str | None]:
+    """The pattern, and the name of its size where it has one."""
+    if spec.model is None:
+        return spec.sizes.pattern, None
+    pattern, _, size = spec.model.rpartition("-")
+    return pattern, size
 
 
 def _vocabulary(spec: TrainSpec) -> int:

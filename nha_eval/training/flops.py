@@ -83,17 +83,21 @@ def peak_flops(device: str, dtype: torch.dtype) -> float | None:
     return next((peak for name, peak in PEAKS.items() if name in device and dtype == torch.bfloat16), None)
 
 
-def measured_rate(pattern: str = "nha", folder: Path = ROOT / "results" / "reference") -> tuple[float | None, str | None]:
-    """(FLOP/s a GPU, where from): the best that training steps of the pattern's models reached in `bench model`."""
-    best: tuple[float, str] | None = None
+def measured_rate(
+    pattern: str = "nha", size: str | None = None, folder: Path = ROOT / "results" / "reference"
+) -> tuple[float | None, str | None]:
+    """(FLOP/s a GPU, where from): the best that training steps of the pattern's models reached in `bench model`, of this size
+    where one was measured."""
+    found = []
     for path in sorted(folder.glob("bench-model-*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             rows = [r for r in csv.DictReader(file) if r["phase"] == "train" and r["status"] == "ok" and r["model"] == pattern]
         for row in rows:
             rate = _rate_of(row)
-            if rate is not None and (best is None or rate > best[0]):
-                best = rate, f"{path.name}: {row['model']} {row['size']}, {row['length']} tokens, {row['device']}"
-    return best or (None, None)
+            if rate is not None:
+                what = f"{row['model']} {row['size']}, {row['batch']} x {row['length']} tokens, {row['device']}"
+                found.append((row["size"] == size, rate, f"{path.name}: {what}"))
+    return max(found, key=lambda one: one[:2])[1:] if found else (None, None)
 
 
 def _rate_of(row: dict[str, str]) -> float | None:

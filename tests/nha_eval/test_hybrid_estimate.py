@@ -66,13 +66,19 @@ def test_shipped_specs_can_be_estimated(capsys):
 
 def test_a_rate_is_read_out_of_the_table(tmp_path):
     assert measured_rate(folder=tmp_path) == (None, None)
-    row = "phase,status,model,size,window,length,tokens_per_s,device\ntrain,ok,nha,tiny,64,512,1000,a GPU\n"
+    row = "phase,status,model,size,window,length,batch,tokens_per_s,device\ntrain,ok,nha,tiny,64,512,2,1000,a GPU\n"
     (tmp_path / "bench-model-x.csv").write_text(
-        row + "train,oom,nha,tiny,64,512,9000,a GPU\ntrain,ok,gsa,tiny,full,512,9000,a GPU\n"
+        row + "train,oom,nha,tiny,64,512,9,9000,a GPU\ntrain,ok,gsa,tiny,full,512,2,9000,a GPU\n"
     )
     rate, source = measured_rate(folder=tmp_path)
     config = preset_config("nha-tiny")
     with torch.device("meta"):
         counts = {name: p.numel() for name, p in NHAForCausalLM(config).named_parameters()}
     config.windows = [64] * config.num_hidden_layers
-    assert rate == pytest.approx(3000 * forward_flops(config, counts, 512)) and source.startswith("bench-model-x.csv: nha tiny")
+    assert rate == pytest.approx(3000 * forward_flops(config, counts, 512))
+    assert source == "bench-model-x.csv: nha tiny, 2 x 512 tokens, a GPU"
+    # A faster step of another size is taken only where this size was not measured.
+    (tmp_path / "bench-model-y.csv").write_text(row.splitlines()[0] + "\ntrain,ok,nha,340m,64,512,2,1000,a GPU\n")
+    assert measured_rate(folder=tmp_path)[1].startswith("bench-model-y.csv: nha 340m")
+    assert measured_rate(size="tiny", folder=tmp_path) == (rate, source)
+    assert measured_rate(size="1.3b", folder=tmp_path) == measured_rate(folder=tmp_path)

@@ -341,8 +341,14 @@ def operators():
 @pytest.mark.gpu
 @pytest.mark.parametrize(("spec", "cell"), operators())
 def test_kernels_are_right_at_the_shapes_of_the_sweep(spec, cell):
-    """Gradients of all weights in bf16 against the plain form in fp32; of plain bf16 they are within 0.07 on a CPU."""
+    """Gradients of all weights in bf16 against the plain form in fp32; of plain bf16 they are within 0.07 on a CPU.
+
+    Where slots are much alike, as before any training, what a query's gradient is made of are small differences from
+    <out, d_out>, which knows `out` as it was rounded: of `gsa` with 128 slots, more than the kernels hold at once, the plain
+    form with that one rounding is 0.14 off on a CPU. A part that is wrong or missing is off by about 1.
+    """
     device = torch.device("cuda", 0)
+    bound = 0.25 if cell.shape.mixer == "gsa" and cell.shape.slots > 64 else 0.1
     objective = Recall(build(spec, cell)).to(device)
     with torch.no_grad():
         for name, p in objective.named_parameters():
@@ -355,7 +361,11 @@ def test_kernels_are_right_at_the_shapes_of_the_sweep(spec, cell):
             objective.zero_grad()
             with nullcontext() if form == "auto" else auto_backend(form), torch.autocast("cuda", dtype, dtype != torch.float32):
                 objective(**{name: part.long() for name, part in parts.items()}).backward()
-            found[form] = {name: p.grad.clone() for name, p in objective.named_parameters()}
+            # Nothing enters a slot where the window holds all tokens: then gates have no gradient, or zeros.
+            found[form] = {
+                name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in objective.named_parameters()
+            }
         for name, wanted in found["chunked"].items():
-            error = (found["auto"][name] - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-            assert error < 0.1, (length, name)
+            size = wanted.square().mean().sqrt()
+            error = (found["auto"][name] - wanted).square().mean().sqrt()
+            assert error <= bound * size, (length, name, float(error / size))

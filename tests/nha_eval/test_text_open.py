@@ -153,6 +153,12 @@ def test_a_large_vocabulary_takes_wider_numbers(books, tokenizer, monkeypatch):
     assert text.tokens.splits["train"].dtype == np.uint32
 
 
+def test_a_folder_of_tokens_knows_what_stands_between_its_documents(books, tokenizer):
+    made = open_text(TextSpec(source=str(books[0]), length=64, separator="a"), tokenizer)
+    there = open_text(TextSpec(source=str(made.tokens.folder), length=64), tokenizer)
+    assert there.separator == made.separator == tokenizer.convert_tokens_to_ids("a") != tokenizer.eos_token_id
+
+
 def test_a_folder_of_tokens_is_a_source_elsewhere(books, tokenizer, tmp_path, monkeypatch, capsys):
     first = open_text(TextSpec(source=str(books[0]), length=64, seed=2), tokenizer)
     carried = tmp_path / "carried"
