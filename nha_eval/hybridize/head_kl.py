@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.nha.op import HAS_TRITON
+
 CHUNK = 2048  # positions whose logits are held at once
 
 
@@ -32,15 +34,9 @@ class _HeadKL(torch.autograd.Function):
         gradient = torch.empty_like(student)
         pieces = zip(student.split(CHUNK), teacher.split(CHUNK), gradient.split(CHUNK), strict=True)
         for mine, theirs, out in pieces:
-            found, wanted = (
-                F.log_softmax(head(hidden).float().div_(temperature), -1)
-                for head, hidden in ((student_head, mine), (teacher_head, theirs))
-            )
-            p = wanted.exp()
-            total += torch.linalg.vecdot(p, wanted.sub_(found)).sum()
-            # The derivative by the logits is (q - p) / temperature.
-            apart = found.exp_().sub_(p).div_(temperature)
-            out.copy_(F.linear(apart.to(student_head.weight.dtype), student_head.weight.T))
+            kl, by_logits = _kl(student_head(mine), teacher_head(theirs), temperature)
+            total += kl
+            out.copy_(F.linear(by_logits.to(student_head.weight.dtype), student_head.weight.T))
         ctx.save_for_backward(gradient)
         return total
 
@@ -48,3 +44,16 @@ class _HeadKL(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * scale, None, None, None, None
+
+
+def _kl(found: Tensor, wanted: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(the sum over positions, its derivative by the student's logits) of both logits [N, vocabulary]."""
+    if HAS_TRITON and found.is_cuda:
+        from kernels.kl_triton import kl_and_gradient
+
+        return kl_and_gradient(found, wanted.to(found.dtype), temperature).sum(), found
+    found, wanted = (F.log_softmax(logits.float().div_(temperature), -1) for logits in (found, wanted))
+    p = wanted.exp()
+    kl = torch.linalg.vecdot(p, wanted.sub_(found)).sum()
+    # The derivative by the logits is (q - p) / temperature.
+    return kl, found.exp_().sub_(p).div_(temperature)

@@ -106,6 +106,7 @@ import kernels.nha.triton.registered as registered  # noqa: E402
 import kernels.nha.triton.stream as stream  # noqa: E402
 from kernels import sliding_window_attention as window_alone  # noqa: E402
 from kernels.few_rows import glu, linear  # noqa: E402
+from kernels.kl_triton import kl_and_gradient  # noqa: E402
 
 choose_tile = few.choose_tile
 few.choose_tile = lambda *given: choose_tile(*given[:-1], True)
@@ -169,3 +170,5 @@ for rows, width in product((1, 4), (576, 2048, 5120)):
     linear(x, weights, biases=[None, None, None, weights[3][:, 0].clone()], norm=norm, after=[None, None, "silu", "logsigmoid"])
     linear(x, weights[:1], norm=norm, before="silu", residual=x)
     glu(x, *weights[:2], norm=norm)
+for dtype in (torch.bfloat16, torch.float32):
+    kl_and_gradient(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, 49152, dtype=dtype), 1.0)
