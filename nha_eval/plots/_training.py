@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,6 +41,10 @@ def training_figure(runs: Mapping[str, str | Path], figure: Figure | None = None
             _positions(positions, table, look)
         for axes, name in ((loss, "training loss, by stage"), (heldout, "held-out KL to the base")):
             axes.set_xlabel(f"tokens seen ({unit})")
+            # A conversion alone has no loss, and one of full windows no KL above 0.
+            if not any((np.asarray(line.get_ydata(), float) > 0).any() for line in axes.lines):
+                title(axes, name)
+                continue
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
