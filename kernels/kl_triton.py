@@ -10,10 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.nha.triton.common import log2e
 from kernels.nha.triton.launch import launch
 
 BLOCK = 4096  # logits of each of both that a program holds at once
-LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -25,12 +25,12 @@ def _met(most, total, z, keep):
 
 
 @triton.jit(do_not_specialize=["per_temperature"])
-def kl_kernel(student, teacher, kl, per_temperature, V, BLOCK: tl.constexpr):
+def kl_kernel(student, teacher, kl, per_temperature, V: tl.constexpr, BLOCK: tl.constexpr):
     """Row program_id(0) of both, V logits each, contiguous. Lanes keep their own largest logit, so that a block ends with no
     reduction; -1e30 in the place of -inf, whose differences are numbers."""
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, BLOCK)
-    turn = per_temperature * LOG2E
+    turn = per_temperature * log2e()
     most_s = tl.full([BLOCK], -1e30, tl.float32)
     most_t = tl.full([BLOCK], -1e30, tl.float32)
     sum_s = tl.zeros([BLOCK], tl.float32)
@@ -50,7 +50,7 @@ def kl_kernel(student, teacher, kl, per_temperature, V, BLOCK: tl.constexpr):
     lse_s = all_s + tl.log2(tl.sum(sum_s * tl.exp2(most_s - all_s), 0))
     lse_t = all_t + tl.log2(total_t)
     found = tl.sum(apart * here, 0) / total_t + lse_s - lse_t
-    tl.store(kl + row, found / LOG2E)
+    tl.store(kl + row, found / log2e())
     for start in range(0, V, BLOCK):
         keep = start + lane < V
         at = row * V + start + lane
@@ -69,5 +69,5 @@ def kl_and_gradient(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     rows, width = student.shape
     kl = torch.empty(rows, dtype=torch.float32, device=student.device)
     if rows:
-        launch(kl_kernel, (rows,), student, teacher, kl, 1.0 / temperature, width, BLOCK=BLOCK, num_warps=8)
+        launch(kl_kernel, (rows,), student, teacher, kl, 1.0 / temperature, V=width, BLOCK=BLOCK, num_warps=8)
     return kl
