@@ -29,7 +29,8 @@ from nha_eval.bench.timing import Budget
 from nha_eval.errors import DONE, UserError, shown
 from nha_eval.window_settings import Setting
 
-PACKAGES = ("torch", "triton", "transformers", "fla-core", "flash-linear-attention", "tilelang")
+PEERS = ("flash-linear-attention",)  # its models; the operators are fla-core's
+PACKAGES = ("torch", "triton", "transformers", "fla-core", *PEERS, "tilelang")
 # Compiled ahead: most kernels are the same at any length, some others from some thousand tokens on.
 AHEAD_LENGTHS = (2048, 8192)
 AHEAD_BATCHES = (1, 8)
@@ -48,7 +49,7 @@ def run(wanted: ModelRun) -> int:
     """Measure what the folder does not hold yet, print the table, draw the picture; 0 when all rows are there."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     identity = machine.identity(wanted.device, wanted.seed, PACKAGES, source_digest())
-    with Rows(wanted.out, MODEL, identity, wanted.fresh) as rows:
+    with Rows(wanted.out, MODEL, identity, wanted.fresh, PEERS) as rows:
         budget = {"row_seconds": wanted.budget.seconds, "row_repeats": wanted.budget.repeats}
         settings = _with_settings(rows, wanted.settings)
         rows.record(machine.environment(wanted.device, wanted.dtype, wanted.seed, **budget, **settings))

@@ -2,7 +2,8 @@
 
 The same command again goes on where it stopped: a row that is there, whatever its status, is not measured again. So that
 figures of two machines, of two versions or of changed kernels never stand in one table, a folder belongs to the machine
-and the sources it was begun with (`identity` in environment.json); anything else needs `--fresh` or another folder.
+and the sources it was begun with (`identity` in environment.json); anything else needs `--fresh` or another folder. Only a
+peer's package may come later: then what was not to be had is tried again.
 """
 
 from __future__ import annotations
@@ -139,14 +140,15 @@ def _line(values: list[Any]) -> str:
 
 
 class Rows:
-    """A folder's table, kept from others while the `with` block lasts; `rows` are those there, as text.
+    """A folder's table, kept from others while the `with` block lasts; `rows` are those there, as text. `peers`: packages that
+    decide no figure but their own.
 
     UserError when it cannot be written, belongs to another machine or other sources, or another run works in it.
     """
 
-    def __init__(self, folder: Path, table: Table, identity: dict[str, Any], fresh: bool):
+    def __init__(self, folder: Path, table: Table, identity: dict[str, Any], fresh: bool, peers: tuple[str, ...] = ()):
         self.folder, self.table, self.rows = folder, table, []
-        self._identity, self._fresh = plain(identity), fresh
+        self._identity, self._fresh, self._peers = plain(identity), fresh, peers
 
     def __enter__(self) -> Rows:
         try:
@@ -178,7 +180,11 @@ class Rows:
         return [row.get(column) for column in self.table.columns]
 
     def _compare_identity(self) -> None:
-        there = read_environment(self.folder).get("identity") or {}
+        there = dict(read_environment(self.folder).get("identity") or {})
+        come = {name for name in self._peers if name in there and there[name] is None and self._identity[name] is not None}
+        if come:
+            there |= {name: self._identity[name] for name in come}
+            self.rows = [row for row in self.rows if row["status"] != "unavailable"]
         differing = [name for name in {**there, **self._identity} if there.get(name) != self._identity.get(name)]
         if differing:
             name = differing[0]

@@ -49,7 +49,7 @@ class _HeadKL(torch.autograd.Function):
 def _kl(found: Tensor, wanted: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """(the sum over positions, its derivative by the student's logits) of both logits [N, vocabulary]."""
     if HAS_TRITON and found.is_cuda:
-        from kernels.kl_triton import kl_and_gradient
+        from nha_eval.hybridize.head_kl_triton import kl_and_gradient
 
         return kl_and_gradient(found, wanted.to(found.dtype), temperature).sum(), found
     found, wanted = (F.log_softmax(logits.float().div_(temperature), -1) for logits in (found, wanted))

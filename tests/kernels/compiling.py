@@ -106,7 +106,7 @@ import kernels.nha.triton.registered as registered  # noqa: E402
 import kernels.nha.triton.stream as stream  # noqa: E402
 from kernels import sliding_window_attention as window_alone  # noqa: E402
 from kernels.few_rows import glu, linear  # noqa: E402
-from kernels.kl_triton import kl_and_gradient  # noqa: E402
+from nha_eval.hybridize.head_kl_triton import kl_and_gradient  # noqa: E402
 
 choose_tile = few.choose_tile
 few.choose_tile = lambda *given: choose_tile(*given[:-1], True)

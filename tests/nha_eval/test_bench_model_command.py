@@ -13,7 +13,7 @@ from bench_models import (
 
 from models.cache import CACHE_NAME
 from nha_eval import cli
-from nha_eval.bench import families, model, model_table
+from nha_eval.bench import families, machine, model, model_table
 from nha_eval.bench.crossover import Crossover, crossover
 from nha_eval.bench.rows import MODEL, read
 
@@ -29,6 +29,33 @@ def bench(tmp_path, *arguments):
 
 
 NARROW = ("--model", "transformer++,nha,fla-gla", "--length", "32,80,longest", "--window", "16")
+
+
+def test_what_was_not_to_be_had_is_tried_again_once_its_package_has_come(tmp_path, capsys, monkeypatch):
+    there = {"flash-linear-attention": None, "torch": "2.0"}
+    monkeypatch.setattr(machine, "_version", lambda name: there.get(name, "1.0"))
+    narrow = ("--model", "transformer++,fla-gla", "--length", "32", "--phase", "prefill")
+    assert bench(tmp_path, *narrow) == 0
+    before = {row["model"]: row for row in read(tmp_path / "run", MODEL)}
+    assert before["fla-gla"]["status"] == "unavailable"
+    # Nothing has come: it is not asked for again.
+    capsys.readouterr()
+    assert bench(tmp_path, *narrow) == 0
+    assert "every row is there already" in capsys.readouterr().err
+    there["flash-linear-attention"] = "0.6.0"
+    assert bench(tmp_path, *narrow) == 0
+    err = capsys.readouterr().err
+    assert "[1/1] tiny prefill 32 x 1: fla-gla" in err
+    after = read(tmp_path / "run", MODEL)
+    assert {row["model"]: row for row in after} == before and len(after) == len(before)
+    assert json.loads((tmp_path / "run/environment.json").read_text())["identity"]["flash-linear-attention"] == "0.6.0"
+    # Another version of it, and a package that decides the other figures, are another matter.
+    for name, version in (("flash-linear-attention", "0.7.0"), ("torch", "3.0")):
+        kept = there[name]
+        there[name] = version
+        assert bench(tmp_path, *narrow) == 2
+        assert f"holds figures of {name}" in capsys.readouterr().err
+        there[name] = kept
 
 
 def test_a_run_on_a_cpu(tmp_path, capsys):

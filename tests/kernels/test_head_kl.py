@@ -13,7 +13,7 @@ WIDTHS = [1, 17, 4096, 9001]
 
 def distances(width: int, size: float, temperature: float, dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
     """How far KL and gradient are, over the largest of each or .01; `size`: of the logits."""
-    from kernels.kl_triton import kl_and_gradient
+    from nha_eval.hybridize.head_kl_triton import kl_and_gradient
 
     gen = torch.Generator().manual_seed(width)
     student, teacher = (size * torch.randn(5, width, generator=gen).to(dtype) for _ in range(2))
@@ -46,7 +46,7 @@ def test_against_autograd_on_a_gpu(case, dtype, bound):
 
 
 def test_what_it_cannot_take():
-    from kernels.kl_triton import kl_and_gradient
+    from nha_eval.hybridize.head_kl_triton import kl_and_gradient
 
     with pytest.raises(ValueError, match="wanted both of one shape, contiguous"):
         kl_and_gradient(torch.zeros(2, 4), torch.zeros(2, 5), 1.0)
