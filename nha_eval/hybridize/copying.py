@@ -55,18 +55,24 @@ def copying(
         for _ in range(wanted.sequences):
             first, other = (excerpt(rng, tokens, wanted.passage) for _ in range(2))
             pairs.append(again(rng, tokens, distance, first, other))
-        told, control = zip(*pairs, strict=True)
-        found = {
-            name: (shares_right(model, list(told), device, dtype), shares_right(model, list(control), device, dtype).mean())
-            for name, model in (("right", student), ("base", teacher))
-        }
-        row: dict[str, Any] = {"distance": distance, "sequences": wanted.sequences}
-        for name, (shares, without) in found.items():
-            row |= {name: shares.mean(), f"{name}_stderr": _stderr(shares)}
-            row["control" if name == "right" else "base_control"] = without
-        less = found["right"][0] - found["base"][0]
-        rows.append({**row, "difference": less.mean(), "difference_stderr": _stderr(less)})
-    return [{key: float(value) if isinstance(value, np.floating) else value for key, value in row.items()} for row in rows]
+        asked = [list(sequences) for sequences in zip(*pairs, strict=True)]
+        right, control = (shares_right(student, sequences, device, dtype) for sequences in asked)
+        base, base_control = (shares_right(teacher, sequences, device, dtype) for sequences in asked)
+        rows.append(
+            {
+                "distance": distance,
+                "sequences": wanted.sequences,
+                "right": float(right.mean()),
+                "right_stderr": _stderr(right),
+                "control": float(control.mean()),
+                "base": float(base.mean()),
+                "base_stderr": _stderr(base),
+                "base_control": float(base_control.mean()),
+                "difference": float((right - base).mean()),
+                "difference_stderr": _stderr(right - base),
+            }
+        )
+    return rows
 
 
 def _stderr(values: np.ndarray) -> float:

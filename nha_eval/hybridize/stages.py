@@ -260,22 +260,17 @@ class _Heldout:
         self.run = run
         self.files = {run.folder / "heldout.csv": HELDOUT, run.folder / "positions.csv": POSITIONS}
 
-    def rows(self, name: str) -> list[dict[str, str]]:
-        path = self.run.folder / name
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
     def has(self, stage: str, step: int) -> bool:
-        lengths = {row["length"] for row in self.rows("heldout.csv") if (row["stage"], row["step"]) == (stage, str(step))}
+        lengths = {
+            row["length"] for row in _rows(self.run.folder / "heldout.csv") if (row["stage"], row["step"]) == (stage, str(step))
+        }
         return lengths == {str(length) for length in self.run.spec.heldout.lengths}
 
     def forget(self, stage: str, beyond: int) -> None:
         """Drop a stage's rows of later steps, which are gone through again."""
         for path in self.files:
-            rows = [row for row in self.rows(path.name) if row["stage"] != stage or int(row["step"]) <= beyond]
-            self._write(path, rows)
+            rows = [row for row in _rows(path) if row["stage"] != stage or int(row["step"]) <= beyond]
+            _write(path, self.files[path], rows)
 
     def take(self, stage: str, step: int, objective: torch.nn.Module) -> list[Measured]:
         run, found = self.run, []
@@ -310,13 +305,8 @@ class _Heldout:
             ),
         ):
             same = {"stage": stage, "step": str(step), "length": str(length)}
-            kept = [row for row in self.rows(path.name) if any(row[key] != value for key, value in same.items())]
-            self._write(path, [*kept, *rows])
-
-    def _write(self, path: Path, rows: list[dict[str, Any]]) -> None:
-        lines = [",".join(self.files[path])]
-        lines += [",".join(_shown(row[column]) for column in self.files[path]) for row in rows]
-        write_atomic(path, "\n".join(lines) + "\n")
+            kept = [row for row in _rows(path) if any(row[key] != value for key, value in same.items())]
+            _write(path, self.files[path], [*kept, *rows])
 
 
 def _copies(run: Run, stage: str) -> None:
@@ -325,7 +315,7 @@ def _copies(run: Run, stage: str) -> None:
     if wanted is None or _shared_out():
         return
     path = run.folder / "copying.csv"
-    kept = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
+    kept = _rows(path)
     own = {(row["distance"], row["sequences"]) for row in kept if row["stage"] == stage}
     if own == {(str(distance), str(wanted.sequences)) for distance in wanted.distances}:
         return
@@ -340,13 +330,25 @@ def _copies(run: Run, stage: str) -> None:
         )
     if torch.distributed.is_initialized() and torch.distributed.get_rank():
         return
-    rows = [row for row in kept if row["stage"] != stage] + [{"stage": stage, **row} for row in found]
-    write_atomic(path, "\n".join([",".join(COPYING), *(",".join(_shown(row[key]) for key in COPYING) for row in rows)]) + "\n")
+    _write(path, COPYING, [row for row in kept if row["stage"] != stage] + [{"stage": stage, **row} for row in found])
 
 
 def _set_windows(run: Run) -> None:
     for layer, window in enumerate(run.spec.windows_of(len(run.model.config.windows))):
         run.model.set_window(window, layers=[layer])
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Of a table; none where it is not there yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    lines = [",".join(columns), *(",".join(_shown(row[column]) for column in columns) for row in rows)]
+    write_atomic(path, "\n".join(lines) + "\n")
 
 
 def _shown(value: Any) -> str:

@@ -47,7 +47,7 @@ def estimate(spec: TrainSpec, gpus: int = GPUS) -> Estimate:
     if spec.checkpointing:
         kept = kept // config.num_hidden_layers + 2 * config.hidden_size * config.num_hidden_layers * micro * spec.length
     logits = 3 * min(micro * spec.length, chunk_of(config.vocab_size)) * config.vocab_size * 4
-    pattern, size = _pattern(spec)
+    pattern, size = _pattern_and_size(spec)
     rate, source = measured_rate(pattern, size)
     if rate is None:
         rate, source = measured_rate(size=size)
@@ -55,8 +55,8 @@ def estimate(spec: TrainSpec, gpus: int = GPUS) -> Estimate:
     return Estimate(parameters, tokens, spec.steps, flops, 16 * parameters / gpus + kept + logits, rate, source, hours)
 
 
-def _pattern(spec: TrainSpec) -> tuple[str, str | None]:
-    """The pattern, and the name of its size where it has one."""
+def _pattern_and_size(spec: TrainSpec) -> tuple[str, str | None]:
+    """None for sizes of its own."""
     if spec.model is None:
         return spec.sizes.pattern, None
     pattern, _, size = spec.model.rpartition("-")
