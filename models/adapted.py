@@ -170,7 +170,7 @@ def load_adapted(path: str | Path, *, dtype: str | torch.dtype = "float32") -> N
         about = dict(fields.pop("adapter"))
         layers, gate_scale = about.pop("layers"), float(about.pop("gate_scale"))
         lora = Lora(**about)
-        config = NHAConfig(**{key: value for key, value in fields.items() if key not in ("base_model", "model_type")})
+        config = adapted_config(fields)
         if any(i not in range(config.num_hidden_layers) for i in layers):
             raise ValueError(f"the adapter's layers are {layers}; wanted indices below {config.num_hidden_layers}")
     except (KeyError, TypeError, ValueError, ArithmeticError, StrictDataclassError) as error:
@@ -182,6 +182,11 @@ def load_adapted(path: str | Path, *, dtype: str | torch.dtype = "float32") -> N
     lay_over(model, path / WEIGHTS, wanted=[name for name, _ in model.named_parameters() if ".lora_B." in name])
     model = model if tuner is None else tuner.merge_and_unload()
     return model.eval()
+
+
+def adapted_config(fields: dict) -> NHAConfig:
+    """The model's configuration, of the fields of an adapted checkpoint's config.json."""
+    return NHAConfig(**{key: value for key, value in fields.items() if key not in ("base_model", "model_type", "adapter")})
 
 
 @torch.no_grad()

@@ -68,6 +68,19 @@ def convert_pretrained(
         ModelUnavailable: not a checkpoint, one that cannot be read, another family, or weights that do not fit.
     """
     path = check_folder(path)
+    config = converted_config(path, mixer=mixer, windows=windows, num_slots=num_slots, **options)
+    return build_converted(path, config, as_dtype(dtype), gate_scale)
+
+
+def converted_config(
+    path: Path,
+    *,
+    mixer: str | list[str] = "nha",
+    windows: int | list[int | None] | None = None,
+    num_slots: int | None = None,
+    **options,
+) -> NHAConfig:
+    """What `convert_pretrained` builds of a folder that `check_folder` took, without its weights; raises as it does."""
     base = read_config(path)
     if base.model_type not in FAMILIES:
         wanted = ", ".join(FAMILIES)
@@ -78,8 +91,7 @@ def convert_pretrained(
         windows = base.sliding_window if windows is None else windows
     head_dim = getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
     fields |= {"head_dim": head_dim, "mixers": mixer, "windows": windows, "num_slots": num_slots or min(head_dim, 256)}
-    config = NHAConfig(**(fields | FAMILIES[base.model_type] | options))
-    return build_converted(path, config, as_dtype(dtype), gate_scale)
+    return NHAConfig(**(fields | FAMILIES[base.model_type] | options))
 
 
 def build_converted(path: Path, config: NHAConfig, dtype: torch.dtype, gate_scale: float) -> NHAForCausalLM:

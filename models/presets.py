@@ -21,11 +21,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from models.adapted import base_folder, base_of, is_adapted
 from models.assets import smollm2_folder
 from models.configuration import NHAConfig
-from models.convert import as_dtype, convert_pretrained
+from models.convert import as_dtype, convert_pretrained, converted_config
 from models.errors import ModelUnavailable
 from models.folder import check_folder
 from models.hub import hub_folder
-from models.load import load_pretrained
+from models.load import load_pretrained, pretrained_config
 from models.modeling import NHAForCausalLM
 from models.patterns import (
     BASE,
@@ -113,29 +113,59 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     Raises ModelUnavailable (a ValueError, one line) where it cannot be had, ValueError for an unknown dtype.
     """
     dtype = as_dtype(dtype)
+    if _is_random(name):
+        return _random(name, device, dtype)
+    found = _find(name)
+
+    def build(path: Path) -> NHAForCausalLM:
+        if found.form is None:
+            return load_pretrained(path, dtype=dtype)
+        mixer, window = found.form
+        return convert_pretrained(path, mixer=mixer, windows=window, dtype=dtype)
+
+    return _from_folder(name, found.folder, build, device, found.source)
+
+
+def config_of(name: str) -> NHAConfig:
+    """The configuration of what `load` gives, without its weights; raises as it does."""
+    if _is_random(name):
+        return preset_config(name)
+    found = _find(name)
+    if found.form is None:
+        return pretrained_config(found.folder)
+    mixer, window = found.form
+    return converted_config(check_folder(found.folder), mixer=mixer, windows=window)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a model's weights are, the (mixer, window) of all layers where it is converted, and what it says of itself."""
+
+    folder: Path
+    form: tuple[str, int | None] | None = None
+    source: str | None = None
+
+
+def _is_random(name: str) -> bool:
+    """Whether it is a preset of random weights."""
+    return isinstance(name, str) and name in preset_names() and name != BASE and shipped_folder(name) is None
+
+
+def _find(name: str) -> _Found:
     if not isinstance(name, str):
         raise ModelUnavailable(f"the model's name is {name!r}; wanted a preset, a checkpoint's folder or a hub id, as text")
     if name == BASE:
         folder = smollm2_folder()
-        return _from_folder(
-            name, folder, lambda path: _converted(path, "attention", None, dtype), device, f"asset {folder.name}"
-        )
+        return _Found(folder, ("attention", None), f"asset {folder.name}")
     if (kept := shipped_folder(name)) is not None:
-        source = f"shipped, on asset {smollm2_folder().name}" if name in TRAINED else "shipped"
-        return _from_folder(name, kept, lambda path: load_pretrained(path, dtype=dtype), device, source)
-    if name in preset_names():
-        return _random(name, device, dtype)
+        return _Found(kept, None, f"shipped, on asset {smollm2_folder().name}" if name in TRAINED else "shipped")
     prefix, colon, rest = name.partition(":")
-    if colon and prefix in PREFIXES:
-        mixer, window = PREFIXES[prefix]
-        if rest in preset_names() and rest != BASE:
-            raise ModelUnavailable(
-                f"{name}: {rest} is a preset; wanted {BASE}, a checkpoint's folder or a hub id behind {prefix}:"
-            )
-        folder = smollm2_folder() if rest == BASE else _folder(rest)
-        source = f"asset {folder.name}" if rest == BASE else None
-        return _from_folder(name, folder, lambda path: _converted(path, mixer, window, dtype), device, source)
-    return _from_folder(name, _folder(name), lambda path: load_pretrained(path, dtype=dtype), device)
+    if not (colon and prefix in PREFIXES):
+        return _Found(_folder(name))
+    if rest in preset_names() and rest != BASE:
+        raise ModelUnavailable(f"{name}: {rest} is a preset; wanted {BASE}, a checkpoint's folder or a hub id behind {prefix}:")
+    folder = smollm2_folder() if rest == BASE else _folder(rest)
+    return _Found(folder, PREFIXES[prefix], f"asset {folder.name}" if rest == BASE else None)
 
 
 def _folder(name: str) -> Path:
@@ -155,10 +185,6 @@ def _folder(name: str) -> Path:
 def _nearest(name: str) -> str:
     near = get_close_matches(name, preset_names(), n=3, cutoff=0.4)
     return f"did you mean {' or '.join(near)}?" if near else f"presets: {', '.join(preset_names()[:8])}, ... (`list`)"
-
-
-def _converted(path: Path, mixer: str, window: int | None, dtype: torch.dtype) -> NHAForCausalLM:
-    return convert_pretrained(path, mixer=mixer, windows=window, dtype=dtype)
 
 
 def _from_folder(

@@ -11,11 +11,12 @@ plan(device_type="cuda", models=("nha", "transformer++"), phases=("decode",), le
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nha_eval.bench import families
 from nha_eval.bench.families import SIZES
+from nha_eval.catalog import describe
 from nha_eval.errors import UserError, nearest
 from nha_eval.window_settings import Setting, resolve
 
@@ -24,7 +25,7 @@ GRAPHED = {"prefill-graph": "prefill", "train-graph": "train"}
 PHASES = ("prefill", "prefill-graph", "decode", "train", "train-graph")
 UNASKED = tuple(phase for phase in PHASES if phase not in GRAPHED)
 LARGEST, LONGEST = "largest", "longest"
-BASE = "transformer++"  # what all others are compared with
+BASE = "transformer++"  # what all others are compared with; where it is not, the first model with full windows
 SHARE = "T/"  # of a window that is a share of the length, as in T/8
 QUICK_MODELS = (BASE, "nha", "swa", "gla")
 
@@ -64,6 +65,12 @@ DEFAULTS = {
         16384,
     ),
 }
+
+
+def base_of(windows: Iterable[tuple[str, str]]) -> str | None:
+    """Of (model, window) pairs, the model that others are compared with; None where none has full windows."""
+    full = [model for model, window in windows if window == "full"]
+    return BASE if BASE in full else next(iter(full), None)
 
 
 def work_of(phase: str) -> str:
@@ -119,10 +126,11 @@ def plan(
     defaults = DEFAULTS[device_type]
     if quick:
         models, lengths, windows = models or QUICK_MODELS, lengths or defaults.quick_lengths, windows or defaults.windows[""]
-    for what, given, known in (("model", models, families.names()), ("size", sizes, SIZES), ("phase", phases, PHASES)):
+    for what, given, known in (("size", sizes, SIZES), ("phase", phases, PHASES)):
         for name in given or ():
             if name not in known:
                 raise UserError(f"no such {what}: {name!r}; {nearest(name, known, what=f'{what}s')}")
+    own = _checkpoints(models or ())
     phases = phases or UNASKED
     without = [phase for phase in phases if phase not in defaults.lengths]
     if without:
@@ -130,8 +138,9 @@ def plan(
     if checkpointing and not {"train", "train-graph"} & set(phases):
         raise UserError(f"--checkpointing is for training alone, and the phases given are {', '.join(phases)}: add train")
     cases = []
-    for size in sizes or (defaults.size,):
+    for asked in sizes or (defaults.size,):
         for model in models or families.names():
+            size = families.CHECKPOINT if model in own else asked
             for phase in (phase for phase in PHASES if phase in phases):
                 for window in _windows(model, windows, defaults):
                     found = _phase(model, size, phase, window, defaults, lengths, batches, checkpointing)
@@ -140,6 +149,24 @@ def plan(
     if not cases:
         raise UserError(f"nothing to measure: {_given(models, phases, lengths, batches, windows)}")
     return list(dict.fromkeys(cases))
+
+
+def _checkpoints(models: Sequence[str]) -> set[str]:
+    """Those that are no model of `families`, but a checkpoint; UserError for what is neither, or cannot be used."""
+    known = families.names()
+    own = {name for name in models if name not in known}
+    for name in own:
+        pattern, _, size = name.rpartition("-")
+        if pattern in known and size in SIZES:
+            raise UserError(f"no such model: {name!r}; pattern and size are given apart: --model {pattern} --size {size}")
+        try:
+            describe(name)
+        except UserError as problem:
+            if "/" in name or ":" in name:
+                raise
+            close = nearest(name, known, what="models")
+            raise UserError(f"no such model: {name!r}; {close} (or give a checkpoint as `eval --model` takes it)") from problem
+    return own
 
 
 def _windows(model: str, windows: Sequence[str] | None, defaults: Defaults) -> Sequence[str]:

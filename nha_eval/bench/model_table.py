@@ -1,5 +1,5 @@
 """The tables that `bench model` prints: for each size, dtype and phase a line a model and window, a column a length; beside
-each figure how many times better than `transformer++` it is.
+each figure how many times better it is than `transformer++`, or without that than the first model with full windows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from nha_eval.bench.crossover import crossover
-from nha_eval.bench.model_grid import BASE, LARGEST, LONGEST, work_of
+from nha_eval.bench.model_grid import LARGEST, LONGEST, base_of, work_of
 from nha_eval.bench.rows import MODEL
 from nha_eval.bench.table import SHORT, figures, new_table, print_ceilings, print_reasons
 
@@ -51,19 +51,33 @@ def _tables(rows: list[Row], products: dict[str, str]) -> Iterator[tuple[str, An
         part = [row for row in part if row["model"] in had]
         if not part:
             continue
+        base = base_of((row["model"], row["window"]) for row in part)
         where = f"{size}, {dtype}, {TITLES[phase]}, batch {batch}{', activations made again' if again == 'True' else ''}"
         if batch == LARGEST:
-            what = f"tokens/s with the largest batch that fits (its size), and times those of {BASE}"
+            what = f"tokens/s with the largest batch that fits (its size){_beside(', and times those of', base)}"
             yield f"{where}: {what}", _table(part, _throughput, _times("tokens_per_s", more=True))
             continue
-        yield f"{where}: median ms, and times faster than {BASE}", _table(part, _ms, _times("latency_ms"), timed=True)
+        yield (
+            f"{where}: median ms{_beside(', and times faster than', base)}",
+            _table(part, _ms, _times("latency_ms"), timed=True),
+        )
         if work_of(phase) == "train":
             what = "tokens/s, and what the step needs as a share of the matrix product's FLOP/s"
             yield f"{where}: {what}", _table(part, partial(_speed, products), lambda row, base: "")
         if phase != "decode":
-            yield f"{where}: peak memory in MB, and times less than {BASE}", _table(part, _peak, _times("peak_memory_mb"))
+            yield (
+                f"{where}: peak memory in MB{_beside(', and times less than', base)}",
+                _table(part, _peak, _times("peak_memory_mb")),
+            )
         else:
-            yield f"{where}: state in MB, and times less than {BASE}", _table(part, _state, _times("state_bytes_held"))
+            yield (
+                f"{where}: state in MB{_beside(', and times less than', base)}",
+                _table(part, _state, _times("state_bytes_held")),
+            )
+
+
+def _beside(what: str, base: str | None) -> str:
+    return "" if base is None else f"{what} {base}"
 
 
 def _group(row: Row) -> tuple[tuple[str, str], str, str, str]:
@@ -90,13 +104,15 @@ def _table(rows: list[Row], cell: Callable[[Row], str], times: Callable[[Row, Ro
     columns = [f"{int(length):,}" for length in lengths] + (["longest"] if timed and longest else [])
     table = new_table("", "model", "window", *columns, *more)
     lines = _lines(rows)
-    base = next((line for (model, _), line in lines.items() if model == BASE), {})
+    base = base_of(lines)
+    compared = next((line for (model, _), line in lines.items() if model == base), {})
     for (model, window), line in lines.items():
-        cells = [_with_times(line.get(length), base.get(length), cell, times) for length in lengths]
+        beside = {} if model == base else compared
+        cells = [_with_times(line.get(length), beside.get(length), cell, times) for length in lengths]
         if timed and longest:
             cells.append(_longest(line.get(LONGEST)))
         if timed:
-            cells.append("" if model == BASE else str(crossover(_latencies(line), _latencies(base)) or ""))
+            cells.append(str(crossover(_latencies(line), _latencies(beside)) or ""))
         done = [line[length] for length in lengths if length in line and line[length]["status"] == "ok"]
         if decoding:
             cells.append(f"{100 * float(done[-1]['floor_share']):.0f}%" if done else "")
@@ -112,7 +128,7 @@ def _with_times(row: Row | None, base: Row | None, cell: Callable[[Row], str], t
         return ""
     if row["status"] != "ok":
         return SHORT.get(row["status"], row["status"])
-    ratio = times(row, base) if base and base["status"] == "ok" and row["model"] != BASE else ""
+    ratio = times(row, base) if base and base["status"] == "ok" else ""
     return f"{cell(row)} {ratio}".strip()
 
 

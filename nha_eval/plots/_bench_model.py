@@ -1,6 +1,7 @@
 """What whole models cost against length, from a bench-model.csv: latency of prefill, of decoding and of a training step,
 memory, and throughput with the largest batch that fits; a line a model, a marker a window, bars from quartile to quartile,
-and a ring where a model becomes faster than `transformer++`. Prefill and training are drawn as milliseconds for each 1,000
+and a ring where a model becomes faster than `transformer++`
+(or without that than the first model with full windows). Prefill and training are drawn as milliseconds for each 1,000
 tokens: lines that all grow with the length would lie on one another.
 
 Not one of the kinds of `plots.plot_kinds`, as it draws a table of its own and no run's.
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nha_eval.bench.crossover import crossover
+from nha_eval.bench.model_grid import BASE, LARGEST, base_of
 
 from ._bench_lines import Looks, draw_lines, handles, looks_of, markers_of, reach, typed, write_figure
 from ._frames import clean_text
@@ -41,7 +43,6 @@ from ._style import (
     value_axis,
 )
 
-BASE, LARGEST = "transformer++", "largest"
 # Fixed, so that a model looks the same whichever others a run had: a colour a mixer, full attention in ink, a hybrid and a
 # peer with another line.
 LOOKS: Looks = {
@@ -123,6 +124,7 @@ def draw(table: pd.DataFrame, columns: int | None = None) -> dict[tuple[str, str
 
 def _figure(rows: pd.DataFrame, columns: int | None) -> Figure:
     looks, markers = looks_of(rows["model"], LOOKS), markers_of(rows["window"])
+    base = base_of(zip(rows["model"], rows["window"], strict=True))
     wanted = [(panel, part) for panel in PANELS if len(part := _part(rows, panel))]
     figure, all_axes = panels(len(wanted), columns=columns)
     marked = False
@@ -134,7 +136,7 @@ def _figure(rows: pd.DataFrame, columns: int | None) -> Figure:
         # Steps with and without checkpointing are two things, and no line leads from one to the other.
         for _, same in part.groupby("checkpointing", sort=False):
             draw_lines(axes, same, "model", panel.column, looks, markers, divisor, quartiles=panel.race)
-            marked |= panel.race and _mark(axes, same, divisor, looks)
+            marked |= panel.race and _mark(axes, same, divisor, looks, base)
         length_axis(axes, part["length"].tolist())
         value_axis(axes, [value / divisor for value in reach(part, panel.column)])
         axes.set_ylabel(f"{panel.ylabel} ({unit})")
@@ -143,7 +145,7 @@ def _figure(rows: pd.DataFrame, columns: int | None) -> Figure:
         axes.set_xlabel(f"tokens ({first['size']}, {clean_text(first['dtype'], 12)})")
     legend = handles([name for name in looks if name in set(rows["model"])], looks, markers)
     if marked:
-        legend.append(Line2D([], [], label=f"from here on faster than {BASE}", markeredgecolor=MUTED, **_RING))
+        legend.append(Line2D([], [], label=f"from here on faster than {base}", markeredgecolor=MUTED, **_RING))
     # No sign stands for the device, whose name is too long for under each panel.
     devices = dict.fromkeys(clean_text(device, 34) for device in rows["device"])
     legend += [Line2D([], [], linestyle="none", label=f"on {device}") for device in devices]
@@ -169,16 +171,16 @@ def _what(panel: Panel, part: pd.DataFrame) -> str:
 _RING = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.3}
 
 
-def _mark(axes: Axes, rows: pd.DataFrame, divisor: float, looks: Looks) -> bool:
-    """Rings where lines cross that of BASE and stay under it; False where none does between two measured lengths."""
+def _mark(axes: Axes, rows: pd.DataFrame, divisor: float, looks: Looks, base_name: str | None) -> bool:
+    """Rings where lines cross that of the base and stay under it; False where none does between two measured lengths."""
     latencies = {
         key: dict(zip(part["length"].astype(int), part["latency_ms"], strict=True))
         for key, part in rows.groupby(["model", "window"], sort=False)
     }
-    base = next((found for (model, _), found in latencies.items() if model == BASE), {})
+    base = next((found for (model, _), found in latencies.items() if model == base_name), {})
     marked = False
     for (model, _), own in latencies.items():
-        found = crossover(own, base) if model != BASE else None
+        found = crossover(own, base) if model != base_name else None
         if found is not None and not found.measured:
             x = sorted(base)
             y = np.exp(np.interp(np.log(found.length), np.log(x), np.log([base[length] for length in x])))

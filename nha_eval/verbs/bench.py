@@ -89,7 +89,8 @@ def op(
 
 def model(
     model: Annotated[
-        list[str] | None, typer.Option(help="nha,transformer++ and other patterns, and peers such as hf-llama. Default: all.")
+        list[str] | None,
+        typer.Option(help="nha,transformer++ and other patterns, peers such as hf-llama, checkpoints. Default: all but these."),
     ] = None,
     size: Annotated[list[str] | None, typer.Option(help="tiny, 340m, 1.3b. Default: 1.3b on a GPU, tiny on a CPU.")] = None,
     length: Annotated[

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from models import NHAForCausalLM
 from models.errors import ModelUnavailable
-from models.presets import load, preset_config, preset_names
+from models.presets import config_of, load, preset_config, preset_names
 from models.tokenizer import VOCABULARY, byte_tokenizer
 
 TINY = [name for name in preset_names() if name.endswith("-tiny")]
@@ -63,6 +63,8 @@ def test_a_saved_model_is_loaded_as_it_was(tmp_path):
     loaded = load(str(tmp_path))
     assert loaded.model.config.windows == [5, None, None]
     assert loaded.max_length == 1024
+    for name in (str(tmp_path), "nha-tiny", "gsa-h-tiny"):
+        assert_the_configuration_alone_is_the_loaded_models(name)
     assert all(torch.equal(a, b) for a, b in zip(loaded.model.state_dict().values(), model.state_dict().values(), strict=True))
 
 
@@ -75,6 +77,15 @@ def test_a_plain_llama_folder_is_taken_as_it_is_or_as_a_hybrid(tmp_path):
     hybrid = load(f"nha:{tmp_path}").model.config
     assert (hybrid.mixers, hybrid.windows) == (["nha"] * 2, [64] * 2)
     assert load(f"swa:{tmp_path}").model.config.windows == [64] * 2
+    for name in (str(tmp_path), f"nha:{tmp_path}", f"swa:{tmp_path}"):
+        assert_the_configuration_alone_is_the_loaded_models(name)
+
+
+def assert_the_configuration_alone_is_the_loaded_models(name):
+    kept, found = (config.to_dict() for config in (load(name).model.config, config_of(name)))
+    for key in ("architectures", "dtype", "transformers_version", "_name_or_path"):
+        kept.pop(key, None), found.pop(key, None)
+    assert found == kept
 
 
 @pytest.mark.parametrize(
@@ -89,9 +100,10 @@ def test_a_plain_llama_folder_is_taken_as_it_is_or_as_a_hybrid(tmp_path):
     ],
 )
 def test_an_unknown_name_is_refused_in_one_line(name, message):
-    with pytest.raises(ModelUnavailable, match=message) as caught:
-        load(name)
-    assert "\n" not in str(caught.value)
+    for ask in (load, config_of):
+        with pytest.raises(ModelUnavailable, match=message) as caught:
+            ask(name)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):

@@ -10,7 +10,9 @@ import pytest
 from bench_models import (
     ROOT,
 )
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from models import convert_pretrained
 from models.cache import CACHE_NAME
 from nha_eval import cli
 from nha_eval.bench import families, machine, model, model_table
@@ -144,11 +146,57 @@ def test_models_of_several_commands_fill_one_folder(tmp_path, capsys, monkeypatc
     assert [row["model"] for row in read(tmp_path / "run", MODEL)] == ["copy", "matmul", "gla"]
 
 
+def test_a_checkpoint_by_its_own_layers_and_sizes(tmp_path, capsys):
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 259}
+    base = LlamaForCausalLM(LlamaConfig(**shape))
+    folder = tmp_path / "llama"
+    base.save_pretrained(folder)
+    hybrid = convert_pretrained(folder, windows=[16, None, 16])
+    hybrid.save_pretrained(tmp_path / "hybrid")
+    named = f"{folder},{tmp_path / 'hybrid'},nha:{folder}"
+    given = ("--model", named, "--length", "40,80", "--batch", "1", "--window", "8", "--phase", "prefill,decode")
+    assert bench(tmp_path, *given) == 0
+    out = capsys.readouterr().out
+    rows = {(r["model"], r["phase"], r["length"]): r for r in read(tmp_path / "run", MODEL) if r["phase"] != "ceiling"}
+    assert {(r["status"], r["size"]) for r in rows.values()} == {("ok", "checkpoint")} and len(rows) == 12
+    models_of = {str(folder): base, str(tmp_path / "hybrid"): hybrid}
+    windows = {str(folder): "full", str(tmp_path / "hybrid"): "8", f"nha:{folder}": "8"}
+    for (name, *_), row in rows.items():
+        assert row["window"] == windows[name] and row["state_bytes"] == row["state_bytes_held"]
+        if name in models_of:
+            assert int(row["parameters"]) == sum(p.numel() for p in models_of[name].parameters())
+    # Layers that came with full attention keep it, and others have the window given.
+    hybrid.set_window(8, [0, 2])
+    assert int(rows[str(tmp_path / "hybrid"), "decode", "80"]["state_bytes"]) == hybrid.state_bytes(1, 80)
+    # Without transformer++ all are compared with the first that has full windows.
+    assert f"times faster than {folder}" in out
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("odd: [4, full, 4]\n")
+    given = (
+        "--model",
+        named,
+        "--length",
+        "40",
+        "--batch",
+        "1",
+        "--settings",
+        str(settings),
+        "--window",
+        "odd",
+        "--phase",
+        "prefill",
+    )
+    assert bench(tmp_path, *given) == 0
+    assert [r["window"] for r in read(tmp_path / "run", MODEL)][-2:] == ["odd", "odd"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "nah"], "did you mean 'nha'"),
-        (["--model", "nha-340m"], "no such model: 'nha-340m'"),
+        (["--model", "nha-340m"], "pattern and size are given apart: --model nha --size 340m"),
+        (["--model", "no/such/folder"], "no such checkpoint folder: 'no/such/folder'"),
+        (["--model", "nah:smollm2-135m"], "no such form: 'nah'"),
         (["--size", "7b"], "no such size: '7b'"),
         (["--length", "long"], "integers from 16 or longest"),
         (["--length", "largest"], "--length 'largest'"),

@@ -31,6 +31,7 @@ import torch
 from torch import nn
 
 SIZES = ("tiny", "340m", "1.3b")
+CHECKPOINT = "checkpoint"  # the size of a model that has one alone
 
 
 @lru_cache
@@ -46,8 +47,9 @@ def names() -> tuple[str, ...]:
 
 
 def find(name: str) -> ModuleType:
-    """The family of a model that `names` lists."""
-    return next(family for family in families() if name in family.NAMES)
+    """The family of a model that `names` lists; any other name is a checkpoint's."""
+    named = (family for family in families() if name in family.NAMES)
+    return next(named, None) or importlib.import_module(f"{__name__}.checkpoints")
 
 
 def random_model(
