@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nha_eval.hybridize.spec import Copies
 
 COLUMNS = [
-    *("stage", "distance", "sequences", "right", "right_stderr", "control", "base", "base_stderr", "base_control"),
+    *("stage", "distance", "passage", "sequences", "right", "right_stderr", "control", "base", "base_stderr", "base_control"),
     *("difference", "difference_stderr"),
 ]
 _STREAM = 0xC09  # beside the seed, so that no other use of it draws the same numbers
@@ -61,6 +61,7 @@ def copying(
         rows.append(
             {
                 "distance": distance,
+                "passage": wanted.passage,
                 "sequences": wanted.sequences,
                 "right": float(right.mean()),
                 "right_stderr": _stderr(right),

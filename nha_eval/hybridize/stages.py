@@ -316,8 +316,8 @@ def _copies(run: Run, stage: str) -> None:
         return
     path = run.folder / "copying.csv"
     kept = _rows(path)
-    own = {(row["distance"], row["sequences"]) for row in kept if row["stage"] == stage}
-    if own == {(str(distance), str(wanted.sequences)) for distance in wanted.distances}:
+    own = {(row["distance"], row.get("passage"), row["sequences"]) for row in kept if row["stage"] == stage}
+    if own == {(str(distance), str(wanted.passage), str(wanted.sequences)) for distance in wanted.distances}:
         return
     _set_windows(run)
     tokens = run.text.tokens.splits["heldout"]
