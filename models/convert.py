@@ -10,6 +10,7 @@ play no part and the model is its base exactly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -92,6 +93,16 @@ def converted_config(
     head_dim = getattr(base, "head_dim", None) or base.hidden_size // base.num_attention_heads
     fields |= {"head_dim": head_dim, "mixers": mixer, "windows": windows, "num_slots": num_slots or min(head_dim, 256)}
     return NHAConfig(**(fields | FAMILIES[base.model_type] | options))
+
+
+def fitting(path: Path, make: Callable[[], NHAConfig]) -> NHAConfig:
+    """What `make` gives; ModelUnavailable where it finds that a checkpoint's settings do not fit one another."""
+    try:
+        return make()
+    except ModelUnavailable:
+        raise
+    except (TypeError, ValueError, StrictDataclassError, ArithmeticError) as error:
+        raise ModelUnavailable(f"{path} has settings that do not fit: {_one_line(error)}") from error
 
 
 def build_converted(path: Path, config: NHAConfig, dtype: torch.dtype, gate_scale: float) -> NHAForCausalLM:

@@ -9,17 +9,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.adapted import adapted_config, is_adapted, load_adapted
 from models.configuration import NHAConfig
-from models.convert import as_dtype, convert_pretrained, converted_config, load_weights, read_config
+from models.convert import as_dtype, convert_pretrained, converted_config, fitting, load_weights, read_config
 from models.errors import ModelUnavailable
 from models.folder import check_folder, read_object
 from models.foreign import is_foreign, translated
@@ -54,29 +52,25 @@ def load_pretrained(path: str | Path, *, dtype: str | torch.dtype = "float32") -
 
 
 def pretrained_config(path: str | Path) -> NHAConfig:
-    """The configuration of what `load_pretrained` builds, without its weights; raises as it does."""
+    """The configuration of what `load_pretrained` builds, without a look at the weights.
+
+    Raises ModelUnavailable where it is no checkpoint's or cannot be used.
+    """
     path = check_folder(path)
     fields = read_object(path / "config.json")
     if is_adapted(path):
-        return _fitting(path, lambda: adapted_config(fields))
+        return fitting(path, lambda: adapted_config(fields))
     if is_foreign(fields):
-        return _fitting(path, lambda: NHAConfig(**translated(fields, path, half=True).fields))
+        return fitting(path, lambda: NHAConfig(**translated(fields, path, half=True).fields))
     config = read_config(path)
-    return config if config.model_type == NHAConfig.model_type else converted_config(path, mixer="attention")
-
-
-def _fitting(path: Path, make: Callable[[], NHAConfig]) -> NHAConfig:
-    try:
-        return make()
-    except ModelUnavailable:
-        raise
-    except (TypeError, ValueError, StrictDataclassError, ArithmeticError) as error:
-        raise ModelUnavailable(f"{path} has settings that do not fit: {' '.join(str(error).split())}") from error
+    if config.model_type == NHAConfig.model_type:
+        return config
+    return fitting(path, lambda: converted_config(path, mixer="attention"))
 
 
 def _translated(path: Path, fields: dict, dtype: torch.dtype) -> NHAForCausalLM:
     translation = translated(fields, path, half=dtype in (torch.float16, torch.bfloat16))
-    config = _fitting(path, lambda: NHAConfig(**translation.fields))
+    config = fitting(path, lambda: NHAConfig(**translation.fields))
     for note in translation.notes:
         warnings.warn(f"{path}: cannot be honoured: {note}", stacklevel=3)
     weights = _weights(path, translation)

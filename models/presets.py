@@ -19,9 +19,9 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from models.adapted import base_folder, base_of, is_adapted
-from models.assets import smollm2_folder
+from models.assets import SMOLLM2, smollm2_folder
 from models.configuration import NHAConfig
-from models.convert import as_dtype, convert_pretrained, converted_config
+from models.convert import as_dtype, convert_pretrained, converted_config, fitting
 from models.errors import ModelUnavailable
 from models.folder import check_folder
 from models.hub import hub_folder
@@ -127,14 +127,17 @@ def load(name: str, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
 
 
 def config_of(name: str) -> NHAConfig:
-    """The configuration of what `load` gives, without its weights; raises as it does."""
+    """The configuration of what `load` gives, of which the weights are not read; a hub id's are fetched.
+
+    Raises ModelUnavailable (a ValueError, one line) where it cannot be had.
+    """
     if _is_random(name):
         return preset_config(name)
     found = _find(name)
     if found.form is None:
         return pretrained_config(found.folder)
-    mixer, window = found.form
-    return converted_config(check_folder(found.folder), mixer=mixer, windows=window)
+    path, (mixer, window) = check_folder(found.folder), found.form
+    return fitting(path, lambda: converted_config(path, mixer=mixer, windows=window))
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def _find(name: str) -> _Found:
         folder = smollm2_folder()
         return _Found(folder, ("attention", None), f"asset {folder.name}")
     if (kept := shipped_folder(name)) is not None:
-        return _Found(kept, None, f"shipped, on asset {smollm2_folder().name}" if name in TRAINED else "shipped")
+        return _Found(kept, None, f"shipped, on asset {SMOLLM2.name}" if name in TRAINED else "shipped")
     prefix, colon, rest = name.partition(":")
     if not (colon and prefix in PREFIXES):
         return _Found(_folder(name))
@@ -171,10 +174,13 @@ def _find(name: str) -> _Found:
 def _folder(name: str) -> Path:
     """A checkpoint's folder, here or fetched from the hub."""
     try:
-        if name and Path(name).is_dir():
-            return Path(name)
-        if name and Path(name).exists():
+        path = Path(name).expanduser()
+        if name and path.is_dir():
+            return path
+        if name and path.exists():
             raise ModelUnavailable(f"{name} is a file; wanted a checkpoint's folder")
+    except RuntimeError as error:
+        raise ModelUnavailable(f"{name}: nobody of that name has a home folder here; give the checkpoint's folder") from error
     except OSError as error:
         raise ModelUnavailable(f"no model is called {name[:80]!r} ({error.strerror}); {_nearest(name)}") from error
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):

@@ -1,10 +1,18 @@
-"""From which length on one model is faster than another: what the table says and the picture marks."""
+"""What a model is compared with, and from which length on it is faster: what the table says and the picture marks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+BASE = "transformer++"  # what all others are compared with; where it is not, the first model with full windows
+
+
+def base_of(windows: Iterable[tuple[str, str]]) -> str | None:
+    """Of (model, window) pairs, the model that others are compared with; None where none has full windows."""
+    full = [model for model, window in windows if window == "full"]
+    return BASE if BASE in full else next(iter(full), None)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ PACKAGES = ("torch", "triton", "transformers", "fla-core", *PEERS, "tilelang")
 # Compiled ahead: most kernels are the same at any length, some others from some thousand tokens on.
 AHEAD_LENGTHS = (2048, 8192)
 AHEAD_BATCHES = (1, 8)
+# Of what a folder knows by one name alone.
+SETTING = "the setting {name!r} as {there}, here it is {here}: give it another name"
+CHECKPOINT = "a checkpoint {name!r} whose configuration was another: give another path to it"
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ def run(wanted: ModelRun) -> int:
     identity = machine.identity(wanted.device, wanted.seed, PACKAGES, source_digest())
     with Rows(wanted.out, MODEL, identity, wanted.fresh, PEERS) as rows:
         budget = {"row_seconds": wanted.budget.seconds, "row_repeats": wanted.budget.repeats}
-        settings = _with_settings(rows, wanted.settings)
-        rows.record(machine.environment(wanted.device, wanted.dtype, wanted.seed, **budget, **settings))
+        known = _known(rows, "settings", wanted.settings, SETTING) | _known(
+            rows, "checkpoints", _digests(wanted.cases), CHECKPOINT
+        )
+        rows.record(machine.environment(wanted.device, wanted.dtype, wanted.seed, **budget, **known))
         done = {MODEL.key_of(row) for row in rows.rows}
         todo = [case for case in wanted.cases if MODEL.key_of(case_key(case, wanted.dtype)) not in done]
         if todo:
@@ -66,16 +71,21 @@ def run(wanted: ModelRun) -> int:
     return DONE
 
 
-def _with_settings(rows: Rows, own: dict[str, Setting]) -> dict[str, Any]:
-    """For environment.json, the settings of all rows. UserError for one that others of the folder know with other windows."""
-    there = (read_environment(rows.folder).get("settings") or {}) if rows.rows else {}
-    for name in own:
-        if there.get(name, own[name]) != own[name]:
-            raise UserError(
-                f"{rows.folder} holds figures of the setting {name!r} as {shown(there[name])}, here it is {shown(own[name])}: "
-                "give it another name, --fresh to measure anew, or another --out"
-            )
-    return {"settings": there | own} if there or own else {}
+def _digests(cases: list[ModelCase]) -> dict[str, str]:
+    """Of the configurations of the cases' checkpoints."""
+    names = dict.fromkeys(case.model for case in cases if case.size == families.CHECKPOINT)
+    return {name: families.find(name).digest(name) for name in names}
+
+
+def _known(rows: Rows, what: str, own: dict[str, Any], said: str) -> dict[str, Any]:
+    """For environment.json, what names in the rows stand for. UserError, as `said`, for one that others of the folder know as
+    something else."""
+    known = (read_environment(rows.folder).get(what) or {}) if rows.rows else {}
+    for name, here in own.items():
+        if known.get(name, here) != here:
+            why = said.format(name=name, there=shown(known[name]), here=shown(here))
+            raise UserError(f"{rows.folder} holds figures of {why}, --fresh to measure anew, or another --out")
+    return {what: known | own} if known or own else {}
 
 
 def show(folder: Path) -> None:

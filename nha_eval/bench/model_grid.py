@@ -11,11 +11,12 @@ plan(device_type="cuda", models=("nha", "transformer++"), phases=("decode",), le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nha_eval.bench import families
-from nha_eval.bench.families import SIZES
+from nha_eval.bench.crossover import BASE
+from nha_eval.bench.families import OWN, SIZES
 from nha_eval.catalog import describe
 from nha_eval.errors import UserError, nearest
 from nha_eval.window_settings import Setting, resolve
@@ -25,7 +26,6 @@ GRAPHED = {"prefill-graph": "prefill", "train-graph": "train"}
 PHASES = ("prefill", "prefill-graph", "decode", "train", "train-graph")
 UNASKED = tuple(phase for phase in PHASES if phase not in GRAPHED)
 LARGEST, LONGEST = "largest", "longest"
-BASE = "transformer++"  # what all others are compared with; where it is not, the first model with full windows
 SHARE = "T/"  # of a window that is a share of the length, as in T/8
 QUICK_MODELS = (BASE, "nha", "swa", "gla")
 
@@ -67,12 +67,6 @@ DEFAULTS = {
 }
 
 
-def base_of(windows: Iterable[tuple[str, str]]) -> str | None:
-    """Of (model, window) pairs, the model that others are compared with; None where none has full windows."""
-    full = [model for model, window in windows if window == "full"]
-    return BASE if BASE in full else next(iter(full), None)
-
-
 def work_of(phase: str) -> str:
     """The phase whose work is done, captured or not."""
     return GRAPHED.get(phase, phase)
@@ -81,8 +75,8 @@ def work_of(phase: str) -> str:
 @dataclass(frozen=True)
 class ModelCase:
     """One point. `length` in tokens or LONGEST (that fits), `batch` in sequences or LARGEST (that fits); `window` as tables
-    write it: tokens, a share of the length such as `T/8`, `full`, `none` or a setting's name, whose windows `layers` has, in
-    tokens (None: full, or a mixer without one); `checkpointing` is None but in training.
+    write it: tokens, a share of the length such as `T/8`, `full`, `none`, `own` or a setting's name, whose windows
+    `layers` has, in tokens (None: full, or a mixer without one); `checkpointing` is None but in training.
     """
 
     model: str
@@ -131,6 +125,11 @@ def plan(
             if name not in known:
                 raise UserError(f"no such {what}: {name!r}; {nearest(name, known, what=f'{what}s')}")
     own = _checkpoints(models or ())
+    if sizes and models and all(name in own for name in models):
+        raise UserError(
+            f"--size {', '.join(sizes)}: a checkpoint has a size of its own; leave it out, or add a pattern such as nha"
+        )
+    models = [own.get(name, name) for name in models or families.names()]
     phases = phases or UNASKED
     without = [phase for phase in phases if phase not in defaults.lengths]
     if without:
@@ -139,8 +138,8 @@ def plan(
         raise UserError(f"--checkpointing is for training alone, and the phases given are {', '.join(phases)}: add train")
     cases = []
     for asked in sizes or (defaults.size,):
-        for model in models or families.names():
-            size = families.CHECKPOINT if model in own else asked
+        for model in models:
+            size = families.CHECKPOINT if model in own.values() else asked
             for phase in (phase for phase in PHASES if phase in phases):
                 for window in _windows(model, windows, defaults):
                     found = _phase(model, size, phase, window, defaults, lengths, batches, checkpointing)
@@ -151,11 +150,11 @@ def plan(
     return list(dict.fromkeys(cases))
 
 
-def _checkpoints(models: Sequence[str]) -> set[str]:
-    """Those that are no model of `families`, but a checkpoint; UserError for what is neither, or cannot be used."""
+def _checkpoints(models: Sequence[str]) -> dict[str, str]:
+    """What tables call those that are a checkpoint, no model of `families`; UserError for what is neither or of no use."""
     known = families.names()
-    own = {name for name in models if name not in known}
-    for name in own:
+    own: dict[str, str] = {}
+    for name in (name for name in models if name not in known):
         pattern, _, size = name.rpartition("-")
         if pattern in known and size in SIZES:
             raise UserError(f"no such model: {name!r}; pattern and size are given apart: --model {pattern} --size {size}")
@@ -166,21 +165,31 @@ def _checkpoints(models: Sequence[str]) -> set[str]:
                 raise
             close = nearest(name, known, what="models")
             raise UserError(f"no such model: {name!r}; {close} (or give a checkpoint as `eval --model` takes it)") from problem
+        try:
+            families.find(name).window(name)
+        except (ValueError, OSError) as problem:
+            raise UserError(f"model {name!r}: {' '.join(str(problem).split())}") from problem
+        own[name] = name.rstrip("/") or name
     return own
 
 
 def _windows(model: str, windows: Sequence[str] | None, defaults: Defaults) -> Sequence[str]:
-    kind = families.find(model).window(model)
+    family = families.find(model)
+    kind = family.window(model)
     if isinstance(kind, str):
         return [kind]
-    wanted = windows or defaults.windows.get(model, defaults.windows[""])
+    own = getattr(family, "own_window", None)
+    wanted = windows or ([own(model)] if own else defaults.windows.get(model, defaults.windows[""]))
     return [window for window in wanted if not window.isdecimal() or int(window) >= kind]
 
 
 def _layers(model: str, size: str, window: str, settings: Mapping[str, Setting]) -> tuple[int | None, ...] | None:
+    family = families.find(model)
+    if window == OWN:
+        return family.own_windows(model)
     if window not in settings:
         return None
-    least = families.find(model).least_windows(model, size)
+    least = family.least_windows(model, size)
     fitting = resolve(window, settings[window], least, f"{model}-{size}")
     return tuple(tokens if isinstance(tokens, int) else None for tokens in fitting)
 

@@ -9,14 +9,17 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from nha_eval.bench.crossover import crossover
-from nha_eval.bench.model_grid import LARGEST, LONGEST, base_of, work_of
+from rich.markup import escape
+
+from nha_eval.bench.crossover import base_of, crossover
+from nha_eval.bench.model_grid import LARGEST, LONGEST, work_of
 from nha_eval.bench.rows import MODEL
 from nha_eval.bench.table import SHORT, figures, new_table, print_ceilings, print_reasons
 
 Row = dict[str, str]
 Line = dict[str, Row]  # by length asked
 WIDTH = 200  # columns, on a narrower terminal too: a wrapped line can be read, a cut-off figure cannot
+NAME = 48  # characters of a model's name
 TITLES = {
     "prefill": "prefill",
     "prefill-graph": "prefill as a CUDA graph",
@@ -45,39 +48,44 @@ def show(rows: list[Row], console: Any = None) -> None:
 def _tables(rows: list[Row], products: dict[str, str]) -> Iterator[tuple[str, Any]]:
     """(title, table) of every phase, batch and way of training; products: TFLOP/s of the matrix product, by dtype."""
     for (size, dtype), phase, batch, again in dict.fromkeys(map(_group, rows)):
+        base = base_of((row["model"], row["window"]) for row in rows if (row["size"], row["dtype"]) == (size, dtype))
         part = [row for row in rows if _group(row) == ((size, dtype), phase, batch, again)]
         # The reasons, below the tables, name those that could not be had.
         had = {row["model"] for row in part if row["status"] != "unavailable"}
         part = [row for row in part if row["model"] in had]
         if not part:
             continue
-        base = base_of((row["model"], row["window"]) for row in part)
         where = f"{size}, {dtype}, {TITLES[phase]}, batch {batch}{', activations made again' if again == 'True' else ''}"
         if batch == LARGEST:
             what = f"tokens/s with the largest batch that fits (its size){_beside(', and times those of', base)}"
-            yield f"{where}: {what}", _table(part, _throughput, _times("tokens_per_s", more=True))
+            yield f"{where}: {what}", _table(part, base, _throughput, _times("tokens_per_s", more=True))
             continue
         yield (
             f"{where}: median ms{_beside(', and times faster than', base)}",
-            _table(part, _ms, _times("latency_ms"), timed=True),
+            _table(part, base, _ms, _times("latency_ms"), timed=True),
         )
         if work_of(phase) == "train":
             what = "tokens/s, and what the step needs as a share of the matrix product's FLOP/s"
-            yield f"{where}: {what}", _table(part, partial(_speed, products), lambda row, base: "")
+            yield f"{where}: {what}", _table(part, base, partial(_speed, products), lambda row, beside: "")
         if phase != "decode":
             yield (
                 f"{where}: peak memory in MB{_beside(', and times less than', base)}",
-                _table(part, _peak, _times("peak_memory_mb")),
+                _table(part, base, _peak, _times("peak_memory_mb")),
             )
         else:
             yield (
                 f"{where}: state in MB{_beside(', and times less than', base)}",
-                _table(part, _state, _times("state_bytes_held")),
+                _table(part, base, _state, _times("state_bytes_held")),
             )
 
 
 def _beside(what: str, base: str | None) -> str:
-    return "" if base is None else f"{what} {base}"
+    return "" if base is None else f"{what} {_short(base)}"
+
+
+def _short(model: str) -> str:
+    """A model's name; of a long path its end."""
+    return model if len(model) <= NAME else f"...{model[3 - NAME :]}"
 
 
 def _group(row: Row) -> tuple[tuple[str, str], str, str, str]:
@@ -96,7 +104,9 @@ def _window_order(window: str) -> tuple[int, int, str]:
     return (0, int(window), "") if window.isdecimal() else (1, 0, window)
 
 
-def _table(rows: list[Row], cell: Callable[[Row], str], times: Callable[[Row, Row], str], timed: bool = False):
+def _table(
+    rows: list[Row], base: str | None, cell: Callable[[Row], str], times: Callable[[Row, Row], str], timed: bool = False
+):
     lengths = sorted({row["length_asked"] for row in rows if row["length_asked"] != LONGEST}, key=int)
     longest = any(row["length_asked"] == LONGEST for row in rows)
     decoding = timed and any(row["floor_share"] for row in rows)
@@ -104,7 +114,6 @@ def _table(rows: list[Row], cell: Callable[[Row], str], times: Callable[[Row, Ro
     columns = [f"{int(length):,}" for length in lengths] + (["longest"] if timed and longest else [])
     table = new_table("", "model", "window", *columns, *more)
     lines = _lines(rows)
-    base = base_of(lines)
     compared = next((line for (model, _), line in lines.items() if model == base), {})
     for (model, window), line in lines.items():
         beside = {} if model == base else compared
@@ -119,7 +128,7 @@ def _table(rows: list[Row], cell: Callable[[Row], str], times: Callable[[Row, Ro
         if timed:
             cells.append(figures(done[0]["cold_start_ms"]) if done else "")
         if any(cells):
-            table.add_row(model, window, *cells)
+            table.add_row(escape(_short(model)), escape(window), *cells)
     return table
 
 

@@ -347,7 +347,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _write(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    lines = [",".join(columns), *(",".join(_shown(row[column]) for column in columns) for row in rows)]
+    lines = [",".join(columns), *(",".join(_shown(row.get(column, "")) for column in columns) for row in rows)]
     write_atomic(path, "\n".join(lines) + "\n")
 
 

@@ -21,8 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nha_eval.bench.crossover import crossover
-from nha_eval.bench.model_grid import BASE, LARGEST, base_of
+from nha_eval.bench.crossover import BASE, base_of, crossover
 
 from ._bench_lines import Looks, draw_lines, handles, looks_of, markers_of, reach, typed, write_figure
 from ._frames import clean_text
@@ -43,6 +42,7 @@ from ._style import (
     value_axis,
 )
 
+LARGEST = "largest"
 # Fixed, so that a model looks the same whichever others a run had: a colour a mixer, full attention in ink, a hybrid and a
 # peer with another line.
 LOOKS: Looks = {

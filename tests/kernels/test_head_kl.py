@@ -12,8 +12,8 @@ WIDTHS = [1, 17, 4096, 9001]
 
 
 def distances(width: int, size: float, temperature: float, dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
-    """How far KL and gradient are, over the largest of each or a hundredth of the logits' size, as a row's rounding goes with it
-    (one token alone has no KL, and a product kept unrounded in a multiply-add is off by that)."""
+    """How far KL and gradient are, over the largest of each or a hundredth of the logits' `size`, with which rounding goes: one
+    token alone has no KL, and a product that a multiply-add keeps unrounded is off by that."""
     from nha_eval.hybridize.head_kl_triton import kl_and_gradient
 
     gen = torch.Generator().manual_seed(width)

@@ -169,25 +169,64 @@ def test_a_checkpoint_by_its_own_layers_and_sizes(tmp_path, capsys):
     hybrid.set_window(8, [0, 2])
     assert int(rows[str(tmp_path / "hybrid"), "decode", "80"]["state_bytes"]) == hybrid.state_bytes(1, 80)
     # Without transformer++ all are compared with the first that has full windows.
-    assert f"times faster than {folder}" in out
+    assert f"times faster than ...{str(folder)[-45:]}" in out
     settings = tmp_path / "settings.yaml"
     settings.write_text("odd: [4, full, 4]\n")
-    given = (
-        "--model",
-        named,
-        "--length",
-        "40",
-        "--batch",
-        "1",
-        "--settings",
-        str(settings),
-        "--window",
-        "odd",
-        "--phase",
-        "prefill",
-    )
+    given = ("--model", named, "--length", "40", "--settings", str(settings), "--window", "odd", "--phase", "prefill")
     assert bench(tmp_path, *given) == 0
     assert [r["window"] for r in read(tmp_path / "run", MODEL)][-2:] == ["odd", "odd"]
+    # Unless told otherwise its windows are its own.
+    hybrid.set_window(8, [0])
+    hybrid.set_window(12, [2])
+    hybrid.save_pretrained(tmp_path / "unlike")
+    given = ("--length", "40", "--phase", "decode", "--batch", "1", "--model")
+    assert bench(tmp_path, *given, f"{tmp_path / 'unlike'}/,nha:{folder}") == 0
+    unlike, alike = read(tmp_path / "run", MODEL)[-2:]
+    assert (unlike["model"], unlike["window"], alike["window"]) == (str(tmp_path / "unlike"), "own", "64")
+    assert int(unlike["state_bytes"]) == hybrid.state_bytes(1, 40) == int(unlike["state_bytes_held"])
+    # Another model under the same name is not taken for it.
+    hybrid.set_window(9, [0])
+    hybrid.save_pretrained(tmp_path / "unlike")
+    families.find("unlike")._config.cache_clear()
+    capsys.readouterr()
+    assert bench(tmp_path, *given, str(tmp_path / "unlike")) == 2
+    assert "whose configuration was another" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_measured_is_one_line(tmp_path, capsys, monkeypatch):
+    """What a look at its files lets pass, and its configuration does not."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 259}
+    LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(tmp_path / "llama")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ("--length", "32", "--phase", "prefill", "--model")
+    assert bench(tmp_path, *given, "~/llama,nha:~/llama") == 0
+    convert_pretrained(tmp_path / "llama").save_pretrained(tmp_path / "hybrid")
+    config = json.loads((tmp_path / "llama/config.json").read_text())
+    for name, change in (
+        ("other", {"model_type": "gpt2"}),
+        ("heads", {"num_key_value_heads": 3}),
+        ("eps", {"rms_norm_eps": "abc"}),
+    ):
+        LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(tmp_path / name)
+        (tmp_path / name / "config.json").write_text(json.dumps(config | change))
+    capsys.readouterr()
+    for name in ("other", "heads", "eps", "nha:hybrid", "nha:nha:llama", "gone", "~nobody-of-that-name/x"):
+        form, _, last = name.rpartition(":")
+        path = name if name.startswith("~") else f"{form}:{tmp_path / last}" if form else str(tmp_path / last)
+        assert bench(tmp_path, *given, path) == 2, name
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and len(err.strip().splitlines()) == 1, err
+    assert bench(tmp_path, *given, str(tmp_path / "llama"), "--size", "tiny") == 2
+    assert "a checkpoint has a size of its own" in capsys.readouterr().err
+
+
+def test_a_path_is_shown_as_it_is_written(capsys):
+    rows = invented()
+    for row in rows:
+        row["model"] = {"nha": "runs/[v2]/x[/b]", "transformer++": "a/" * 40 + "base"}.get(row["model"], row["model"])
+    model_table.show(rows)
+    out = capsys.readouterr().out
+    assert "runs/[v2]/x[/b]" in out and "..." + ("a/" * 40 + "base")[-45:] in out
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,11 @@ def test_a_hybrid_in_full_copies_as_its_base(place, tmp_path):  # noqa: F811
     assert {row["sequences"] for row in rows(tmp_path / "run/copying.csv")} == {"3"}
     hybridize(spec.model_copy(update={"copying": Copies(sequences=3, passage=9, distances=[4])}), tmp_path / "run")
     assert {row["passage"] for row in rows(tmp_path / "run/copying.csv")} == {"9"}
+    # A table from before it said how long passages were.
+    old = (tmp_path / "run/copying.csv").read_text().replace("distance,passage,", "distance,").replace(",4,9,3,", ",4,3,")
+    (tmp_path / "run/copying.csv").write_text(old)
+    hybridize(spec.model_copy(update={"copying": Copies(sequences=3, passage=9, distances=[4])}), tmp_path / "run")
+    assert {row["passage"] for row in rows(tmp_path / "run/copying.csv")} == {"9"}
 
 
 def test_what_cannot_be_measured_is_one_line(place, tmp_path, capsys):  # noqa: F811

@@ -15,6 +15,8 @@
                                           from it leaves as large as it is (`_held`)
     cache_bytes(cache)                    bytes that a cache holds
     CACHE                                 the name under which `forward` takes and returns a cache
+    own_window(name)                      (optional) the window as it comes: tokens as text, or OWN, the tokens a layer that
+    own_windows(name)                     gives; without it the defaults of the grid are what is measured
     UNAVAILABLE                           (optional) parts of messages by which a call says that it cannot be had here
 
 All are called as Transformers' causal models are: `model(input_ids=..., labels=..., use_cache=..., logits_to_keep=1)`.
@@ -32,6 +34,7 @@ from torch import nn
 
 SIZES = ("tiny", "340m", "1.3b")
 CHECKPOINT = "checkpoint"  # the size of a model that has one alone
+OWN = "own"  # the window of a model whose layers have unlike ones as it comes
 
 
 @lru_cache

@@ -4,6 +4,8 @@ not depend on them. None is measured unless it is named.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from copy import deepcopy
 from functools import lru_cache
 
@@ -13,6 +15,7 @@ from models import NHAConfig, NHAForCausalLM
 from models.errors import ModelUnavailable
 from models.mixers import mixer_class
 from models.presets import config_of
+from nha_eval.bench.families import OWN
 from nha_eval.bench.families.presets import (  # of any model of this project
     CACHE,
     UNAVAILABLE,
@@ -31,8 +34,11 @@ __all__ = [
     "backend",
     "build",
     "cache_bytes",
+    "digest",
     "filled_cache",
     "least_windows",
+    "own_window",
+    "own_windows",
     "refusal",
     "set_window",
     "set_windows",
@@ -48,16 +54,39 @@ def _config(name: str) -> NHAConfig:
     return config_of(name)
 
 
+def _sliding(config: NHAConfig) -> dict[int, int]:
+    """Tokens of the layers that have a window as the checkpoint comes."""
+    kinds = [mixer_class(mixer) for mixer in config.mixers]
+    pairs = enumerate(zip(kinds, config.windows, strict=True))
+    return {i: own for i, (kind, own) in pairs if kind.has_window and own is not None}
+
+
 def window(name: str) -> str | int:
-    """Of the layers that have one as the checkpoint comes: `full` where there is no such layer."""
+    """Of the layers that have one as the checkpoint comes; without such, `full` where all layers attend to everything."""
     config = _config(name)
     kinds = [mixer_class(mixer) for mixer in config.mixers]
-    least = [
-        kind.smallest_window for kind, own in zip(kinds, config.windows, strict=True) if kind.has_window and own is not None
-    ]
-    if least:
-        return max(least)
-    return "full" if any(kind.has_window for kind in kinds) else "none"
+    if sliding := _sliding(config):
+        return max(kinds[i].smallest_window for i in sliding)
+    return "full" if all(kind.has_window for kind in kinds) else "none"
+
+
+def own_window(name: str) -> str:
+    tokens = set(_sliding(_config(name)).values())
+    return str(tokens.pop()) if len(tokens) == 1 else OWN
+
+
+def own_windows(name: str) -> tuple[int | None, ...]:
+    config = _config(name)
+    sliding = _sliding(config)
+    return tuple(sliding.get(i) for i in range(config.num_hidden_layers))
+
+
+def digest(name: str) -> str:
+    """Twelve hex digits of the configuration, by which another checkpoint of the same name is known."""
+    fields = {
+        key: value for key, value in _config(name).to_dict().items() if key not in ("transformers_version", "_name_or_path")
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def twin(name: str) -> None:
