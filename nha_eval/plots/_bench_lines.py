@@ -29,9 +29,13 @@ def typed(table: pd.DataFrame, text: Iterable[str], numbers: Iterable[str]) -> p
 
 
 def looks_of(names: Iterable[str], known: Looks) -> Looks:
-    """Colour and line style by name: the known ones, and something for the others."""
-    others = [name for name in dict.fromkeys(names) if name not in known]
-    return {**known, **{name: (PALETTE[4], LINES[index % len(LINES)]) for index, name in enumerate(others)}}
+    """Colour and line style by name: the known ones, and for the others colours that none of these has."""
+    names = dict.fromkeys(names)
+    others = [name for name in names if name not in known]
+    taken = {known[name][0] for name in names if name in known}
+    free = [colour for colour in dict.fromkeys((PALETTE[4], *PALETTE)) if colour not in taken] or [PALETTE[4]]
+    looks = ((free[index % len(free)], LINES[index // len(free) % len(LINES)]) for index in range(len(others)))
+    return {**known, **dict(zip(others, looks, strict=True))}
 
 
 def markers_of(windows: Iterable[str]) -> dict[str, str]:

@@ -220,6 +220,18 @@ def test_a_checkpoint_that_cannot_be_measured_is_one_line(tmp_path, capsys, monk
     assert "a checkpoint has a size of its own" in capsys.readouterr().err
 
 
+def test_models_without_a_colour_of_their_own_look_unlike():
+    from nha_eval.plots._bench_lines import looks_of
+    from nha_eval.plots._style import PALETTE
+
+    known = {"nha": (PALETTE[0], "-"), "swa": (PALETTE[1], "-")}
+    others = [f"checkpoint {i}" for i in range(14)]
+    looks = looks_of(["nha", *others], known)
+    assert len({looks[name] for name in ["nha", *others]}) == 15
+    # Of a model that is not drawn the colour may be had.
+    assert PALETTE[0] not in {looks[name][0] for name in others} and PALETTE[1] in {looks[name][0] for name in others}
+
+
 def test_a_path_is_shown_as_it_is_written(capsys):
     rows = invented()
     for row in rows:
