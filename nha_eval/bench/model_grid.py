@@ -162,7 +162,7 @@ def _checkpoints(models: Sequence[str]) -> dict[str, str]:
             describe(name)
         except UserError as problem:
             if "/" in name or ":" in name:
-                raise
+                raise UserError(f"--model: {problem}") from problem
             close = nearest(name, known, what="models")
             raise UserError(f"no such model: {name!r}; {close} (or give a checkpoint as `eval --model` takes it)") from problem
         try:
