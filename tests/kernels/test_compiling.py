@@ -4,8 +4,10 @@ The interpreter takes what the compiler does not: a name whose shape changes wit
 """
 
 import importlib.util
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,27 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("capability", [80, 90, 100])
-def test_kernels_compile(capability, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+CAPABILITIES = (80, 90, 100)
+
+
+@pytest.fixture(scope="module")
+def compilations(tmp_path_factory):
+    """By capability: minutes of one core each, two at a time."""
     script = Path(__file__).with_name("compiling.py")
-    done = subprocess.run([sys.executable, script, str(capability)], capture_output=True, text=True)
+
+    def compiled(capability):
+        environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("cache"))}
+        environment.pop("TRITON_INTERPRET", None)
+        command = [sys.executable, script, str(capability)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {capability: pool.submit(compiled, capability) for capability in CAPABILITIES}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_kernels_compile(capability, compilations):
+    done = compilations[capability].result()
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line.split() for line in done.stdout.splitlines()]
     kernels = {name for name, *_ in lines}
