@@ -9,10 +9,7 @@ import json
 from copy import deepcopy
 from functools import lru_cache
 
-import torch
-
 from models import NHAConfig, NHAForCausalLM
-from models.errors import ModelUnavailable
 from models.mixers import mixer_class
 from models.presets import config_of
 from nha_eval.bench.families import OWN
@@ -20,8 +17,11 @@ from nha_eval.bench.families.presets import (  # of any model of this project
     CACHE,
     UNAVAILABLE,
     backend,
+    built,
     cache_bytes,
     filled_cache,
+    least_of,
+    refusal,
     set_window,
     set_windows,
     state_bytes,
@@ -93,24 +93,9 @@ def twin(name: str) -> None:
     return None
 
 
-def refusal(name: str, device: torch.device) -> str | None:
-    try:
-        _config(name)
-    except ModelUnavailable as problem:
-        return str(problem)
-    return None
-
-
 def build(name: str, size: str, layers: int | None = None) -> NHAForCausalLM:
-    config = deepcopy(_config(name))
-    if layers is not None:
-        config.num_hidden_layers = layers
-        config.mixers, config.windows = config.mixers[:layers], config.windows[:layers]
-    model = NHAForCausalLM(config)
-    model.own_windows = tuple(config.windows)
-    return model
+    return built(deepcopy(_config(name)), layers)
 
 
 def least_windows(name: str, size: str) -> tuple[int | None, ...]:
-    mixers = [mixer_class(mixer) for mixer in _config(name).mixers]
-    return tuple(mixer.smallest_window if mixer.has_window else None for mixer in mixers)
+    return least_of(_config(name))

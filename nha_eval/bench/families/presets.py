@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from models import NHAForCausalLM
+from models import NHAConfig, NHAForCausalLM
 from models.cache import CACHE_NAME, NHACache, StateLayer
 from models.convolutions import parts_of
 from models.mixers import mixer_class
@@ -38,7 +38,11 @@ def refusal(name: str, device: torch.device) -> str | None:
 
 
 def build(name: str, size: str, layers: int | None = None) -> NHAForCausalLM:
-    config = preset_config(f"{name}-{size}")
+    return built(preset_config(f"{name}-{size}"), layers)
+
+
+def built(config: NHAConfig, layers: int | None) -> NHAForCausalLM:
+    """The configuration's model, cut to so many layers where given."""
     if layers is not None:
         config.num_hidden_layers = layers
         config.mixers, config.windows = config.mixers[:layers], config.windows[:layers]
@@ -59,7 +63,12 @@ def set_windows(model: NHAForCausalLM, layers: Sequence[int | None]) -> None:
 
 
 def least_windows(name: str, size: str) -> tuple[int | None, ...]:
-    mixers = [mixer_class(mixer) for mixer in preset_config(f"{name}-{size}").mixers]
+    return least_of(preset_config(f"{name}-{size}"))
+
+
+def least_of(config: NHAConfig) -> tuple[int | None, ...]:
+    """A layer's least window in tokens, None where its mixer has none."""
+    mixers = [mixer_class(mixer) for mixer in config.mixers]
     return tuple(mixer.smallest_window if mixer.has_window else None for mixer in mixers)
 
 
