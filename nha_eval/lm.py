@@ -30,7 +30,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from models.cache import CACHE_NAME
 from nha_eval.answers import Answers, key_of
 from nha_eval.generation import StopRule, decode, is_plain_greedy
-from nha_eval.prefix import MIN_PREFIX, MIN_SAVING, Batches, plan, walk
+from nha_eval.prefix import MIN_PREFIX, Batches, plan, saving_worth, walk
 
 _log = logging.getLogger(__name__)
 # Tokens of a batch of its own choice: about what keeps the device busy.
@@ -56,7 +56,7 @@ class HarnessLM(HFLM):
     defaults to the model's. `answers` holds what is known already and is told what is found, at a batch's end.
     `on_progress(done, total)`, in requests, is called while a list of requests is worked through. `truncated` counts
     the requests whose context was cut, `kept` maps the prompts of those to be continued to what was read of them.
-    `min_saving` is the number of tokens that one more call must save (default: by device).
+    `min_saving` is the number of tokens that a shared prefix must save (default: by device and by how much is generated).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class HarnessLM(HFLM):
         self.truncated = 0
         self.kept: dict[str, str] = {}
         self.min_prefix = min_prefix
-        self.min_saving = MIN_SAVING.get(self.device.type, MIN_SAVING["cuda"]) if min_saving is None else min_saving
+        self.min_saving = min_saving
         self._done = self._total = 0
 
     def loglikelihood(self, requests: list, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
@@ -257,11 +257,20 @@ class HarnessLM(HFLM):
             self.answers.note(found)
             self._advance(sum(len(by_tokens[contexts[c]]) for c in chosen))
 
-        self._walk(contexts, [len(c) - 1 for c in contexts], run_rows, done)
+        self._walk(contexts, [len(c) - 1 for c in contexts], run_rows, done, generated=settings["max_gen_toks"])
         return texts
 
-    def _walk(self, sequences: list, limits: list[int], run_rows: Callable, done: set[int], size: int | None = None) -> None:
-        tree = plan(sequences, limits, min_prefix=self.min_prefix, min_saving=self.min_saving)
+    def _walk(
+        self,
+        sequences: list,
+        limits: list[int],
+        run_rows: Callable,
+        done: set[int],
+        size: int | None = None,
+        generated: int = 0,
+    ) -> None:
+        least = saving_worth(self.device.type, generated) if self.min_saving is None else self.min_saving
+        tree = plan(sequences, limits, min_prefix=self.min_prefix, min_saving=least)
         if self.sizes_itself:
             budget = AUTO_TOKENS.get(self.device.type, AUTO_TOKENS["cuda"])
             batches = Batches(budget, lambda row: len(sequences[row]), done)

@@ -8,7 +8,8 @@ as one row on a copy of its parent's cache, and hands each node's rows, in batch
 The rule, the same for every model and batch size: neighbours in sorted order are put under one node when they share
 at least `MIN_PREFIX` more tokens than their parent node holds and (rows - 1) * (tokens shared) is at least
 `min_saving`, the number of tokens that one more call of the model is worth. On a CPU a call costs little beyond its
-tokens; on a GPU it costs as much as thousands of them.
+tokens; on a GPU it costs as much as thousands of them, and rows that are to be continued cost a call for each token that is
+generated, whether few or many stand under a node: there a node must save as many times more (`saving_worth`).
 
 A sequence's `limit` is the number of leading tokens that may be shared: at least one token has to be left to its own
 row, the one whose logits predict the first token asked for.
@@ -31,6 +32,13 @@ from nha_eval.errors import is_out_of_memory
 
 MIN_PREFIX = 32
 MIN_SAVING = {"cpu": 32, "cuda": 4096}
+
+
+def saving_worth(device: str, generated: int = 0) -> int:
+    """The tokens that a node of the tree must save on a device of this type ("cpu", "cuda") where each of its rows is
+    continued by at most `generated` tokens."""
+    least = MIN_SAVING.get(device, MIN_SAVING["cuda"])
+    return least if device == "cpu" else least * (1 + generated)
 
 
 @dataclass

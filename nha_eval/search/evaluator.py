@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +112,7 @@ class Evaluator:
         self.full: Windows = (None,) * len(model.decoder_layers)
         self._ids = ids
         device = next(model.parameters()).device
+        self.on_gpu = device.type == "cuda"
         self._text = Forward(model, list(ids.to(device).split(batch)))
         self._probe = Forward(model, [text.ids[None].to(device) for text in texts])
         tokens = hashlib.sha256(ids.numpy().tobytes()).hexdigest()
@@ -146,6 +147,14 @@ class Evaluator:
         """Later settings are like this one: keep its hidden states, where it was the last one evaluated."""
         self._text.keep(windows)
         self._probe.keep(windows)
+
+    def warm(self, settings: Iterable[Windows]) -> None:
+        """Run each setting once, measuring nothing: what a GPU compiles or loads at its first use would else stand in the
+        longest evaluation, by which the time limit is kept."""
+        for windows in settings:
+            self._text.run(windows)
+            if self.texts:
+                score(self.model, self.texts, self._probe.run(windows))
 
     def seconds(self, kind: str) -> float:
         """The longest evaluation of this kind ("kl" or "probe"), the full model's pass among them; 0 before the first."""

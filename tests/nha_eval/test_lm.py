@@ -13,7 +13,7 @@ from models.presets import load
 from nha_eval.answers import Answers
 from nha_eval.generation import StopRule, decode, is_plain_greedy, takes_padding
 from nha_eval.lm import HarnessLM
-from nha_eval.prefix import Batches
+from nha_eval.prefix import Batches, plan, saving_worth
 
 TOKENIZER = make_tokenizer()
 MODELS = {"full": make_model(), "sliding": make_model(window=24)}
@@ -73,6 +73,16 @@ def test_prefixes_run_once(monkeypatch):
     seen.clear()
     make(min_saving=10**6).loglikelihood(ask("loglikelihood", *pairs))
     assert sum(seen) >= all_tokens - len(pairs)
+
+
+def test_a_gpu_continues_many_contexts_in_one_batch():
+    """There a call costs thousands of tokens: six questions on a text share it when they are scored, but not where forty tokens
+    are to be generated for each, which would be forty calls a text in the place of forty for all."""
+    rows = [[text] * 1000 + [question] for text in range(8) for question in range(6)]
+    limits = [1000] * len(rows)
+    assert len(plan(rows, limits, min_saving=saving_worth("cuda")).children) == 8
+    assert len(plan(rows, limits, min_saving=saving_worth("cuda", 40)).rows) == len(rows)
+    assert len(plan(rows, limits, min_saving=saving_worth("cpu", 40)).children) == 8
 
 
 def prompts() -> list[tuple[str, dict]]:

@@ -114,6 +114,14 @@ def test_nothing_is_evaluated_twice_and_a_journal_stands_for_a_run(model):
         assert other.fresh == 1
 
 
+def test_warming_measures_nothing_and_changes_no_figure(model):
+    memory, windows = Memory(), (0, None, 3, None)
+    warmed = Evaluator(model, "weights", rows(2, 12), [], memory)
+    warmed.warm([(None,) * LAYERS, (0, None, None, None), windows])
+    assert memory.fresh == 0 and warmed.seconds("kl") == 0
+    assert (warmed.kl(windows) == Evaluator(model, "weights", rows(2, 12), [], Memory()).kl(windows)).all()
+
+
 def test_a_limit_ends_evaluations_and_not_what_is_known(model):
     deadline = Deadline(100.0)
     evaluator = Evaluator(model, "weights", rows(2, 12), [], Memory(), deadline=deadline)
