@@ -39,10 +39,12 @@ def draw(
     figure, shown, drawn = draw_recall(rows, code, _cut, _aside, figure, columns)
     # Steps that double stand at equal steps.
     ends = [2.0**step for step in range(_step(drawn["distance"].min()), _step(drawn["distance"].max()) + 2)]
+    # The last label's half must not leave the page.
+    room = 1.5 if ends[-1] >= 10_000 else 1.1
     for axes, reach in shown:
         axes.axvline(reach, color=MUTED, linestyle=_DOTS, linewidth=1.1)
         length_axis(axes, ends)
-        axes.set_xlim(ends[0] / 1.1, ends[-1] * 1.1)
+        axes.set_xlim(ends[0] / 1.1, ends[-1] * room)
         axes.set_xlabel("distance of the answer (tokens)")
     sides = [
         Line2D([], [], color=INK, marker="o", markerfacecolor=face, linestyle="none", label=label)
