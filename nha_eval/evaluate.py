@@ -21,6 +21,7 @@ from nha_eval.errors import UserError, printable
 from nha_eval.executors import LocalExecutor
 from nha_eval.fetching import hub_needs
 from nha_eval.given_data import look_over
+from nha_eval.gpus import visible_gpus
 from nha_eval.paths import user_path
 from nha_eval.plan import ModelInfo, chosen_tasks, expand
 from nha_eval.runner import Run
@@ -108,10 +109,10 @@ def make_executor(spec: Spec, variables: dict[str, str], threads: int) -> Any:
     if room == 1 or not on_gpu:
         return LocalExecutor(environment=variables, room=room)
     if spec.device != "cuda":
-        raise UserError(f"{room} workers were asked for on {spec.device!r}: give --device cuda, of whose GPUs each takes one")
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [part for part in seen.split(",") if part] if seen else [str(i) for i in range(room)]
-    return LocalExecutor(environment=variables, room=room, gpus=gpus)
+        raise UserError(
+            f"{room} workers were asked for on {spec.device!r}: give --device cuda, whose GPUs they are dealt out to"
+        )
+    return LocalExecutor(environment=variables, room=room, gpus=visible_gpus())
 
 
 def check_cutting(spec: Spec, chosen: list[Any]) -> None:

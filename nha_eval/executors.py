@@ -24,7 +24,8 @@ TAIL_LINES = 40
 
 
 class LocalExecutor:
-    """Workers as child processes, `room` of them at a time; each sees one of `gpus`, numbers of this machine's, if given."""
+    """Workers as child processes, `room` of them at a time; each sees one of `gpus`, numbers of this machine's, if given,
+    in turns, so that more workers than GPUs share them."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
     for job, record in results(train_cell, deque([Job((spec, cell, folder)), ...]), workers=4): ...
 
-On a GPU they share it, as one small model leaves most of it idle.
+On a GPU they share it, as one small model leaves most of it idle; of several GPUs each worker has one, in turns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from nha_eval.errors import MachineError, UserError, is_out_of_memory, one_line
+from nha_eval.gpus import visible_gpus
 
 # A worker that is killed leaves no word; a training in whose hands this happened so often is given up.
 TRIES = 2
@@ -47,10 +48,16 @@ class Failed:
     again: bool
 
 
-def results(train: Train, waiting: deque[Job], workers: int) -> Iterator[tuple[Job, Any]]:
+def gpus_of(device: str) -> list[str]:
+    """The GPUs that workers of a spec's `device` are dealt out to: all where it names none."""
+    return visible_gpus() if device in ("auto", "cuda") else []
+
+
+def results(train: Train, waiting: deque[Job], workers: int, gpus: Sequence[str] = ()) -> Iterator[tuple[Job, Any]]:
     """(job, `train(*arguments)`) of each job as it is done, by one process or several; more may come to wait meanwhile.
 
-    train: a function that a process can import. In several processes one that fails costs no other: it gives `Failed`.
+    train: a function that a process can import. In several processes one that fails costs no other: it gives `Failed`; gpus:
+    those that they are dealt out to, by the names that CUDA_VISIBLE_DEVICES takes; none: each sees what this process sees.
     UserError and MachineError, and with one process whatever else it raises, are raised here.
     """
     if workers == 1:
@@ -62,7 +69,7 @@ def results(train: Train, waiting: deque[Job], workers: int) -> Iterator[tuple[J
     while waiting or suspects:
         # After a death nobody knows whose it was: those in hand go one at a time then, so that the one that brings it is found.
         alone = bool(suspects)
-        for job, record in _pooled(train, suspects if alone else waiting, 1 if alone else workers, workers):
+        for job, record in _pooled(train, suspects if alone else waiting, 1 if alone else workers, workers, gpus):
             if record is not None:
                 yield job, record
                 continue
@@ -73,13 +80,15 @@ def results(train: Train, waiting: deque[Job], workers: int) -> Iterator[tuple[J
                 yield job, Failed("error", KILLED, again=True)
 
 
-def _pooled(train: Train, waiting: deque[Job], count: int, workers: int) -> Iterator[tuple[Job, Any]]:
+def _pooled(train: Train, waiting: deque[Job], count: int, workers: int, gpus: Sequence[str]) -> Iterator[tuple[Job, Any]]:
     """(job, record) as they come, of what waits and what comes to wait; None for those in hand when a worker died, after which
     nothing more comes."""
     before = set(multiprocessing.active_children())
     threads = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=(threads, os.getpid()))
+    started = context.Value("i", 0)
+    begin = (threads, os.getpid(), tuple(gpus), started)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker, initargs=begin)
     running: dict[Future, Job] = {}
     try:
         while waiting or running:
@@ -126,8 +135,13 @@ def _in_worker(train: Train, *arguments: Any) -> Any:
         raise
 
 
-def _start_worker(threads: int, parent: int) -> None:
+def _start_worker(threads: int, parent: int, gpus: tuple[str, ...], started: Any) -> None:
     torch.set_num_threads(threads)
+    if gpus:
+        with started.get_lock():
+            number, started.value = started.value, started.value + 1
+        # Read when CUDA is first used, which is later.
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
 
     def watch() -> None:
         # Killed outright, the parent ends nobody: workers would train on for a table that none writes.

@@ -33,7 +33,7 @@ from nha_eval.training.mqar.estimate import trainings
 from nha_eval.training.mqar.spec import MqarSpec
 from nha_eval.training.mqar.together import PRECISION, train_together
 from nha_eval.training.mqar.training import train_cell
-from nha_eval.training.workers import Failed, Job, results
+from nha_eval.training.workers import Failed, Job, gpus_of, results
 
 COLUMNS = [
     *("task", "mixer", "variant", "window", "trained_window", "slots", "d_model", "heads", "state_elements", "state_bytes"),
@@ -174,7 +174,7 @@ def train_unit(spec: MqarSpec, cells: list[Cell], places: list[str]) -> list[dic
 
 def _results(plan: Plan, workers: int) -> Iterator[tuple[list[Cell], list[dict[str, Any]]]]:
     """(cells, records) of each unit as it is done, by one process or several."""
-    for job, records in results(train_unit, plan.waiting, workers):
+    for job, records in results(train_unit, plan.waiting, workers, gpus_of(plan.spec.device)):
         _, cells, _ = job.arguments
         if isinstance(records, Failed):
             failure = {"status": records.status, "reason": records.reason, "again": records.again}

@@ -32,7 +32,7 @@ from nha_eval.training.proxies.spec import ProxySpec
 from nha_eval.training.proxies.speed import timed
 from nha_eval.training.proxies.tables import write_tables
 from nha_eval.training.proxies.training import DATA, TOKENIZER, train_cell
-from nha_eval.training.workers import Failed, Job, results
+from nha_eval.training.workers import Failed, Job, gpus_of, results
 
 NOT_YET = {"status": "skipped", "reason": "not trained yet", "measured": [], "recall": []}
 
@@ -84,7 +84,7 @@ def _trained(
     if before:
         console.print(f"{before} of {len(found)} trainings are done already", markup=False)
     jobs = {Job((spec, found[i], folder)): i for i in left}
-    for job, record in results(train_cell, deque(jobs), min(workers, max(1, len(jobs)))):
+    for job, record in results(train_cell, deque(jobs), min(workers, max(1, len(jobs))), gpus_of(spec.device)):
         i = jobs[job]
         if isinstance(record, Failed):
             record = {**asdict(record), "rows": [], "seconds": 0.0}
