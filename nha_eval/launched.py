@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nha_eval.errors import DONE, MachineError
 from nha_eval.evaluate import prepare
+from nha_eval.gpus import visible_gpus
 from nha_eval.ranks import Launched
 from nha_eval.spec import Spec
 
@@ -53,7 +54,7 @@ def _wait(marks: list[Path]) -> None:
 
 def _leave_the_group(by: Launched) -> None:
     """Have this process and its workers see their GPU alone, and no group of processes that they would wait for."""
-    seen = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
+    seen = visible_gpus()
     os.environ["CUDA_VISIBLE_DEVICES"] = seen[int(by.gpu)] if len(seen) > int(by.gpu) else by.gpu
     for variable in list(os.environ):
         if variable in GROUP or variable.startswith(("ACCELERATE_", "TORCHELASTIC_", "MASTER_")):

@@ -71,12 +71,13 @@ class Search:
         """The sweep. Raises UserError where the time limit leaves no room for it and what must follow."""
         self._stage = "sensitivity"
         try:
-            if self.held.on_gpu:
+            known = all(self.held.knows("kl", windows) for windows in self.alone.values())
+            if self.held.on_gpu and not known:
                 first = {window: windows for (_, window), windows in reversed(self.alone.items())}
                 self.held.warm([self.held.full, *first.values()])
             if self.held.texts:
                 self.held.answers(self.held.full)
-            if not all(self.held.knows("kl", windows) for windows in self.alone.values()):
+            if not known:
                 self.held.prepare()
             self._check_time()
             sweep(self.held, self.alone, self._telling())
