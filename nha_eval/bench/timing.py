@@ -6,6 +6,7 @@ of the same call has no such wait, so the two together tell launching from compu
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def one_ms(call: Callable[[], Any], device: torch.device) -> float:
 
 def captured(call: Callable[[], Any]) -> Callable[[], None]:
     """The replay of a CUDA graph of `call`. RuntimeError where something in it cannot be captured."""
-    aside = torch.cuda.Stream()
+    aside = _aside(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(WARM_CALLS):
@@ -93,6 +94,13 @@ def captured(call: Callable[[], Any]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         call()
     return graph.replay
+
+
+@functools.cache
+def _aside(device: int) -> torch.cuda.Stream:
+    """One for all captures, as cuBLAS keeps a workspace for each stream that it has run on (32 MiB on Hopper), which a peak of
+    memory would count."""
+    return torch.cuda.Stream(device)
 
 
 def quartiles(times: list[float]) -> tuple[float, float, float]:

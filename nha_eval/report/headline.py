@@ -23,7 +23,7 @@ from nha_eval.plots._summary import INTERVAL, common_mean, longest_groups, of_gr
 from .differences import NO_DIFFERENCE, TOO_FEW, Differences, significance
 from .tables import share, size, times
 
-# More models than these are left to the tables.
+# More models than these at one window are left to the tables.
 _AT_MOST = 4
 # And more settings by name than these.
 _NAMES_AT_MOST = 3
@@ -40,13 +40,14 @@ def headline(frames: Frames, found: Differences | None = None) -> list[str]:
     middle = middle_window(settings_of(tasks) if len(tasks) else settings, models)
     names = sorted({window for _, window in settings if is_named(window)})[:_NAMES_AT_MOST]
     # Slots first, the window alone beside them.
-    ordered = sorted(models, key=lambda model: role(models, model) != "NHA")[:_AT_MOST]
+    ordered = sorted(models, key=lambda model: role(models, model) != "NHA")
     said: list[str] = []
     for window in [*([] if middle is None else [middle]), *names]:
+        own = [model for model in ordered if (model, window) in settings][:_AT_MOST]
         for suite, length in longest_groups(tasks):
             here = Group(of_group(tasks, suite, length), suite, length, found)
-            said += _suite_sentences(here, window, settings, ordered)
-        for model in ordered:
+            said += _suite_sentences(here, window, settings, own)
+        for model in own:
             said += _cost_sentences(frames.costs, settings, models, model, window)
     if said:
         return said

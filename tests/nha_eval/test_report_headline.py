@@ -45,6 +45,14 @@ def test_settings_by_name_have_sentences_of_their_own():
     assert alone == [sentences[1]]
 
 
+def test_models_at_a_setting_by_name_are_not_crowded_out_by_those_at_a_window():
+    others = [row for i in range(5) for row in recall(f"nha:{FULL}-{i}", "64", 0.5)]
+    named = [*recall(FULL, "full", 0.8), *recall(NHA, "searched", 0.6), *recall(SWA, "searched", 0.4)]
+    sentences = said([*named, *others])
+    assert sum(f"nha:{FULL}-{i}" in sentences[0] for i in range(5)) == 4
+    assert sentences[-1].startswith("At the setting searched") and "sliding window alone" in sentences[-1]
+
+
 def test_suite_scores_are_means_with_combined_errors():
     table = suite_scores(make_frames(pd.DataFrame(full_scores())).scores)
     row = table[(table["model"] == FULL) & (table["length"] == 1024)].iloc[0]
