@@ -62,6 +62,30 @@ def test_rates_are_chosen_on_selection_and_seeds_are_tested(tmp_path, monkeypatc
     assert {row["seed"] for row in table if row["split"] == "selection"} == {"7", "1", "2", "3"}
 
 
+def units(plan):
+    return [
+        (unit[0].shape.mixer, [(cell.number, cell.rate if not cell.tested else cell.seed) for cell in unit])
+        for unit in (job.arguments[1] for job in plan.waiting)
+    ]
+
+
+def test_models_of_one_mixer_are_trained_together_where_they_fit(tmp_path):
+    spec = spec_of(**TWO, seeds=[1, 2], rate_seed=7, side_by_side=4)
+    plan = sweeping.Plan(spec, tmp_path, spec.side_by_side)
+    nha = [(0, 1e-3), (0, 1e-2), (1, 1e-3), (1, 1e-2)]
+    assert units(plan) == [("nha", nha), ("swa", [(2, 1e-3), (2, 1e-2)])]
+    cells = plan.waiting.popleft().arguments[1]
+    plan.done(cells, [fake(spec, cell, tmp_path) for cell in cells])
+    # Both models' seeds at once, before the next mixer.
+    assert units(plan) == [("nha", [(0, 1), (0, 2), (1, 1), (1, 2)]), ("swa", [(2, 1e-3), (2, 1e-2)])]
+    # Another number goes on from there, and splits what does not fit.
+    assert units(sweeping.Plan(spec, tmp_path, 1)) == [
+        *(("nha", [pair]) for pair in [(0, 1), (0, 2), (1, 1), (1, 2)]),
+        *(("swa", [pair]) for pair in [(2, 1e-3), (2, 1e-2)]),
+    ]
+    assert sweeping.Plan(spec, tmp_path, 1).total == plan.total == 12
+
+
 def test_of_equal_rates_the_faster_then_the_lower_is_chosen():
     spec = spec_of(models=TWO["models"][1:], rates=[1e-3, 1e-2, 1e-1, 1.0])
     (model,) = first_cells(spec)

@@ -95,6 +95,7 @@ class MqarSpec(Strict):
     select_every: Count | None = None  # steps between measurements on the selection split; None: an epoch
     stop_at: Number | None = Field(None, gt=0, le=1)  # selection accuracy that ends a training early; None: none does
     save_every: Count | None = None  # steps, where a broken training goes on; None: at its beginning
+    side_by_side: Count = 4  # trainings of one mixer that a process has on a GPU at once; no result depends on it
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of arithmetic
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/train-NAME
@@ -128,7 +129,7 @@ class MqarSpec(Strict):
 
     def settings(self) -> dict[str, Any]:
         """All that decides the results, as plain data."""
-        return self.model_dump(mode="json", exclude={"out"})
+        return self.model_dump(mode="json", exclude={"out", "side_by_side"})
 
 
 def make_mqar_spec(content: dict[str, Any], *, where: str) -> MqarSpec:

@@ -5,7 +5,8 @@ at the best rate.
 
 A finished training is one JSON file in `cells/`, written whole or not at all, and the table `mqar.csv` comes out of these
 files, whenever the sweep ends: the same command again goes on where it stopped. With several workers each is a process of its
-own; on a GPU they share it, and each trains the rates of a model side by side, then its seeds (`together`).
+own; on a GPU they share it, and each trains the rates of a model, or of several of one mixer, side by side, then their seeds
+(`together`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
         }
         write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
         # What lasts as long as a GPU's memory and cannot be kept in parts is trained side by side.
-        plan = Plan(spec, folder, side_by_side=on_gpu and spec.save_every is None)
+        plan = Plan(spec, folder, spec.side_by_side if on_gpu and spec.save_every is None else 1)
         try:
             _train(plan, workers, console)
         finally:
@@ -71,18 +72,32 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
 
 class Plan:
     """What is left of a sweep, in units of trainings that one worker takes: a model's seeds come once its rates are known, and
-    before the next model's. side_by_side: units are all rates of a model, and all its seeds; else each training is one.
+    before the next model's. side_by_side: how many of one task and mixer a unit holds at most. Where a model's
+    rates are fewer, models that follow each other in the spec are taken together.
     """
 
-    def __init__(self, spec: MqarSpec, folder: Path, side_by_side: bool):
+    def __init__(self, spec: MqarSpec, folder: Path, side_by_side: int = 1):
         self.spec, self.folder, self.side_by_side = spec, folder, side_by_side
         self.models = first_cells(spec)
         self.records: dict[str, dict[str, Any]] = {}
         self.waiting: deque[Job] = deque()
         self.total = trainings(spec, len(self.models) // len(spec.tasks))
+        for models in self._groups():
+            self.waiting += self._units([cell for model in models for cell in rates_of(spec, model)])
+            self.waiting += self._units([cell for model in models for cell in self._seeds(model)])
+
+    def _groups(self) -> list[list[Cell]]:
+        """Models that are trained together, at least one each."""
+        each = max(len(self.spec.rates), len(self.spec.seeds))
+        groups: list[list[Cell]] = []
         for model in self.models:
-            self.waiting += self._units(rates_of(spec, model))
-            self.waiting += self._units(self._seeds(model))
+            last = groups[-1] if groups else []
+            alike = last and (last[0].task, last[0].shape.mixer) == (model.task, model.shape.mixer)
+            if alike and (len(last) + 1) * each <= self.side_by_side:
+                last.append(model)
+            else:
+                groups.append([model])
+        return groups
 
     def _units(self, cells: list[Cell]) -> list[Job]:
         """Calls of `train_unit` for the cells that are not finished."""
@@ -91,7 +106,7 @@ class Plan:
             if record is not None:
                 self.records[cell.id(self.spec)] = record
         left = [cell for cell in cells if not self.has(cell)]
-        units = ([left] if left else []) if self.side_by_side else [[cell] for cell in left]
+        units = [left[at : at + self.side_by_side] for at in range(0, len(left), self.side_by_side)]
         places = [[str(self.folder / "work" / cell.id(self.spec)) for cell in unit] for unit in units]
         return [Job((self.spec, unit, where)) for unit, where in zip(units, places, strict=True)]
 
@@ -118,8 +133,9 @@ class Plan:
             self.records[name] = plain({**about, **record})
             write_atomic(self.path(cell), json.dumps(self.records[name], indent=1) + "\n")
         if not cells[0].tested:
-            (model,) = (one for one in self.models if (one.task.name, one.number) == (cells[0].task.name, cells[0].number))
-            self.waiting.extendleft(reversed(self._units(self._seeds(model))))
+            done = {(cell.task.name, cell.number) for cell in cells}
+            models = [one for one in self.models if (one.task.name, one.number) in done]
+            self.waiting.extendleft(reversed(self._units([cell for model in models for cell in self._seeds(model)])))
 
     def found(self) -> tuple[list[Cell], list[dict[str, Any]]]:
         """The finished trainings and their records, all rates before all seeds."""
