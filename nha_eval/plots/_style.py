@@ -66,7 +66,7 @@ def style(width: float | None = None) -> Iterator[None]:
 class Code:
     """Colour and line style a model, marker a window, from all rows of a run so that its plots agree.
 
-    Attributes: models (drawing order), windows (ascending); methods colour(model), line(model), marker(window).
+    Attributes: models (drawing order), windows (ascending); methods colour(model), line(model), point(model), marker(window).
     """
 
     def __init__(self, scores: pd.DataFrame, costs: pd.DataFrame) -> None:
@@ -86,6 +86,10 @@ class Code:
 
     def line(self, model: str) -> object:
         return "-" if model == self._ink else LINES[self._place[model] % len(LINES)]
+
+    def point(self, model: str) -> str:
+        """A marker of the model, for points that no line joins: another one where colours come again."""
+        return "o" if model == self._ink else MARKERS[self._place[model] // len(PALETTE) % len(MARKERS)]
 
     def marker(self, window: str) -> str:
         return {"full": "*", "none": "h"}.get(window) or self._marker[window]

@@ -105,7 +105,7 @@ def _draw_models(axes, rows: pd.DataFrame, code: Code, moving: list[str], places
                     x[part],
                     own["value"].to_numpy()[part],
                     yerr=bars,
-                    fmt="o",
+                    fmt=code.point(model),
                     color=colour,
                     markerfacecolor=face,
                     elinewidth=1.2,
@@ -136,7 +136,7 @@ def _handles(table: pd.DataFrame, code: Code, moving: list[str]) -> list[Line2D]
             continue
         handle = code.model_handle(model)
         if model in moving:
-            handle.set_marker("o")
+            handle.set_marker(code.point(model))
         elif (table.loc[table["model"] == model, "window"] == "full").any():
             handle.set_label(f"{handle.get_label()} (full attention)")
         handles.append(handle)

@@ -385,6 +385,14 @@ def test_a_short_training_is_drawn_in_thousands(tmp_path):
     np.testing.assert_allclose(np.asarray(heldout.containers[0][0].get_xdata(), float), [0, 8.192])
 
 
+def test_points_of_models_whose_colours_come_again_are_told_apart():
+    rows = [score(f"model{i}", "64", "task", 0.5, 0.01, length=512) for i in range(2 * len(PALETTE) + 1)]
+    (axes,) = figure("window-accuracy", make_frames(pd.DataFrame(rows), None)).axes
+    drawn = {bars[0] for bars in axes.containers}
+    looks = {(points.get_color(), points.get_marker()) for points in drawn}
+    assert len(drawn) == len(looks) == len(rows)
+
+
 def test_what_is_drawn_in_the_style_takes_the_palette():
     from matplotlib.figure import Figure
 
