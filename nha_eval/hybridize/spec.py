@@ -91,6 +91,7 @@ class SelfText(_Strict):
 class Heldout(_Strict):
     tokens: Count = 65_536  # of each length
     lengths: list[Count] = Field([2048], min_length=1)  # tokens
+    windows: list[OneWindow] = Field(default_factory=list)  # others, at which the result is measured
 
 
 class Copies(_Strict):
@@ -158,6 +159,13 @@ class HybridSpec(_Strict):
                 raise ValueError(f"mixer attention has no slots: leave {', '.join(given)} out")
             if self.train == "gates":
                 raise ValueError("mixer attention has no gates to train: wanted is train: lora or full")
+            several = {"window": [self.window], "windows": self.windows, "window_jitter": self.window_jitter}
+            several["heldout.windows"] = self.heldout.windows
+            nothing = next((name for name, chosen in several.items() if isinstance(chosen, list) and 0 in chosen), None)
+            if nothing is not None:
+                raise ValueError(
+                    f"{nothing}: mixer attention reads nothing at a window of 0: wanted is 1 token or more, or full"
+                )
         if self.self_text is not None and self.text.self_text is not None:
             raise ValueError("self_text and text.self_text are both given: the first writes what the second reads; keep one")
         for stage in STAGES:
@@ -185,7 +193,8 @@ class HybridSpec(_Strict):
 
     def deciding(self) -> dict[str, Any]:
         """All that decides the weights, as plain data."""
-        content = self.model_dump(mode="json", exclude={"out", "cuda_graph", "copying"})
+        left_out: dict[str, Any] = {"out": True, "cuda_graph": True, "copying": True, "heldout": {"windows"}}
+        content = self.model_dump(mode="json", exclude=left_out)
         # A file of settings may grow by others that this run does not name.
         named = self.windows if isinstance(self.windows, str) else None
         return {**content, "settings": {name: setting for name, setting in self.settings.items() if name == named}}

@@ -4,9 +4,9 @@
     hybridize(spec, Path("results/runs/hybridize-x"))
 
 The folder: `spec.yaml`, `environment.json`, `train.csv` (a row a log), `heldout.csv` and `positions.csv` (KL to the base and
-perplexity on held-out text), `copying.csv` where that is asked for, `STAGE/` (checkpoints, and `trained.safetensors` once the
-stage is done), `tensorboard/`, and the result: `model/`, what changed beside the base's name, or with `train: full` a
-checkpoint by itself.
+perplexity on held-out text), `windows.csv` (the result at other windows) and `copying.csv` where these are asked for, `STAGE/`
+(checkpoints, and `trained.safetensors` once the stage is done), `tensorboard/`, and the result: `model/`, what changed beside
+the base's name, or with `train: full` a checkpoint by itself.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from nha_eval.training.trainer import StepTrainer, drawn, steps_of
 TRAINED = "trained.safetensors"
 HELDOUT = ["stage", "step", "length", "tokens", "kl", "kl_stderr", "perplexity", "nll", "nll_stderr", "teacher_perplexity"]
 POSITIONS = ["stage", "step", "length", "first", "last", "kl", "nll", "teacher_nll"]
+WINDOWS = ["window", *HELDOUT[2:]]
 
 
 @dataclass
@@ -97,6 +98,7 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
             if stage is not None:
                 first = _stage(run, name, stage, first, measured)
                 _copies(run, name)
+        _at_windows(run)
         return _finish(run)
 
 
@@ -277,11 +279,7 @@ class _Heldout:
         was_training = objective.training
         objective.eval()
         for length in run.spec.heldout.lengths:
-            sequences = run.text.heldout(length, max(1, run.spec.heldout.tokens // length))
-            with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
-                measured = heldout(
-                    lambda ids: objective(ids, measure=True), (sequences[i] for i in range(len(sequences))), run.device
-                )
+            measured = _measured(run, objective, length)
             found.append(measured)
             self._add(stage, step, length, measured)
             run.console.print(
@@ -307,6 +305,38 @@ class _Heldout:
             same = {"stage": stage, "step": str(step), "length": str(length)}
             kept = [row for row in _rows(path) if any(row[key] != value for key, value in same.items())]
             _write(path, self.files[path], [*kept, *rows])
+
+
+def _measured(run: Run, objective: torch.nn.Module, length: int) -> Measured:
+    """On the held-out sequences of a length, in the run's precision."""
+    sequences = run.text.heldout(length, max(1, run.spec.heldout.tokens // length))
+    with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+        return heldout(lambda ids: objective(ids, measure=True), (sequences[i] for i in range(len(sequences))), run.device)
+
+
+def _at_windows(run: Run) -> None:
+    """windows.csv: the result at the windows of `heldout.windows`, full layers as they are."""
+    path, wanted = run.folder / "windows.csv", run.spec.heldout
+    if not wanted.windows or _shared_out():
+        return
+    rows = _rows(path)
+    done = {(row["window"], row["length"]) for row in rows}
+    objective = Objective(run.model, run.teacher).eval()
+    for window in wanted.windows:
+        run.model.set_window(None if window == "full" else int(window), layers=run.student.windowed)
+        for length in wanted.lengths:
+            if (str(window), str(length)) in done:
+                continue
+            found = _measured(run, objective, length)
+            run.console.print(
+                f"window {window}: held-out KL {found.kl:.4f} ± {found.kl_stderr:.4f}, perplexity {found.perplexity:.2f} "
+                f"(base {found.teacher_perplexity:.2f}) at {length} tokens",
+                markup=False,
+            )
+            rows.append({"window": window, "length": length, **{name: getattr(found, name) for name in WINDOWS[2:]}})
+            if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+                _write(path, WINDOWS, rows)
+    _set_windows(run)
 
 
 def _copies(run: Run, stage: str) -> None:

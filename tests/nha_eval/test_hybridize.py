@@ -120,6 +120,35 @@ def test_a_finished_run_is_done_and_another_spec_is_refused(place, tmp_path, mon
         hybridize(spec_of(place, train="gates", window=16), tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("changes", "which"),
+    [
+        ({"window": 0}, "window"),
+        ({"windows": [0, 8]}, "windows"),
+        ({"window_jitter": [8, 0]}, "window_jitter"),
+        ({"heldout": {"windows": [0]}}, r"heldout\.windows"),
+    ],
+)
+def test_a_sliding_window_alone_has_no_window_of_0(place, changes, which):  # noqa: F811
+    with pytest.raises(UserError, match=f"spec: {which}: mixer attention reads nothing at a window of 0"):
+        spec_of(place, mixer="attention", **changes)
+
+
+def test_the_result_is_measured_at_other_windows_afterwards_too(place, tmp_path, monkeypatch):  # noqa: F811
+    heldout = spec_of(place).heldout.model_dump()
+    given = {"train": "gates", "window_jitter": [4, 8]}
+    hybridize(spec_of(place, **given, heldout={**heldout, "windows": [4, 8]}), tmp_path / "run")
+    monkeypatch.setattr(StepTrainer, "training_step", lambda *a: pytest.fail("trained again"))
+    made = hybridize(spec_of(place, **given, heldout={**heldout, "windows": [8, "full", 0]}), tmp_path / "run")
+    found = {row["window"]: row for row in rows(tmp_path / "run/windows.csv")}
+    assert list(found) == ["4", "8", "full", "0"]
+    last = rows(tmp_path / "run/heldout.csv")[-1]
+    assert all(found["8"][name] == last[name] for name in ("length", "tokens", "kl", "kl_stderr", "perplexity"))
+    # Gates alone do nothing where every token is kept; without a window they do all.
+    assert abs(float(found["full"]["kl"])) < 1e-5 < float(last["kl"]) < float(found["0"]["kl"])
+    assert load_pretrained(made).config.windows == [8, 8]
+
+
 def test_gates_alone_leave_all_else_as_it_was(place, tmp_path):  # noqa: F811
     made = load_pretrained(hybridize(spec_of(place, train="gates", full_layers=[1]), tmp_path / "run"))
     base = AutoModelForCausalLM.from_pretrained(place / "base").state_dict()
