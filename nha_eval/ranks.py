@@ -1,4 +1,7 @@
-"""Which of the processes started by `accelerate launch` or `torchrun` this one is, by what these say in the environment."""
+"""Which of the processes started by `accelerate launch` or `torchrun` this one is, by what these say in the environment.
+
+What a launch leaves is written by its first process, which is any process where there is no launch.
+"""
 
 from __future__ import annotations
 
@@ -22,3 +25,9 @@ def launched() -> Launched | None:
     except (KeyError, ValueError):
         return None
     return Launched(rank, world, os.environ.get("LOCAL_RANK", "0")) if world > 1 else None
+
+
+def is_first() -> bool:
+    """Whether this process writes what its launch leaves."""
+    by = launched()
+    return by is None or by.rank == 0

@@ -159,7 +159,11 @@ class HybridSpec(_Strict):
                 raise ValueError(f"mixer attention has no slots: leave {', '.join(given)} out")
             if self.train == "gates":
                 raise ValueError("mixer attention has no gates to train: wanted is train: lora or full")
-            several = {"window": [self.window], "windows": self.windows, "window_jitter": self.window_jitter}
+            several = {
+                "window": [] if self.windows else [self.window],
+                "windows": self.windows,
+                "window_jitter": self.window_jitter,
+            }
             several["heldout.windows"] = self.heldout.windows
             nothing = next((name for name, chosen in several.items() if isinstance(chosen, list) and 0 in chosen), None)
             if nothing is not None:

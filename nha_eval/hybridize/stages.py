@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from rich.console import Console
 from safetensors.torch import save_file
 from transformers import TrainerCallback
@@ -28,7 +29,7 @@ from models.adapted import GATE_PARTS, base_folder, lay_over, load_adapted, save
 from models.modeling import NHAForCausalLM
 from models.quiet import quiet_transformers
 from nha_eval import environment
-from nha_eval.bench.machine import resolve_device
+from nha_eval.bench.machine import device_name, resolve_device
 from nha_eval.errors import UserError
 from nha_eval.hybridize.card import write_card
 from nha_eval.hybridize.copying import COLUMNS as COPYING
@@ -39,6 +40,7 @@ from nha_eval.hybridize.spec import STAGES, HybridSpec, Stage
 from nha_eval.hybridize.student import Student, build_student, build_teacher, mark_trainable, round_frozen
 from nha_eval.journal import plain, write_atomic
 from nha_eval.plots import render, training_figure, write_bytes
+from nha_eval.ranks import is_first
 from nha_eval.text import Text, open_text
 from nha_eval.text.self_text import write_self_text
 from nha_eval.training.folder import training_folder
@@ -48,7 +50,7 @@ from nha_eval.training.trainer import StepTrainer, drawn, steps_of
 TRAINED = "trained.safetensors"
 HELDOUT = ["stage", "step", "length", "tokens", "kl", "kl_stderr", "perplexity", "nll", "nll_stderr", "teacher_perplexity"]
 POSITIONS = ["stage", "step", "length", "first", "last", "kl", "nll", "teacher_nll"]
-WINDOWS = ["window", *HELDOUT[2:]]
+WINDOWS = ["window", *HELDOUT[2:], "dtype", "device"]
 
 
 @dataclass
@@ -76,7 +78,7 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
     """Goes through the stages that are left and returns the folder of the hybrid. Raises UserError, ModelUnavailable or
     MachineError; what was trained until then is kept.
     """
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first())
     device, dtype = resolve_device(spec.device, spec.dtype)
     with training_folder(folder, spec.deciding()):
         console.print(f"converting {spec.base}", markup=False)
@@ -87,7 +89,8 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
         teacher = build_teacher(student, spec, dtype)
         text = _text(spec, folder, teacher)
         run = Run(spec, folder, student, teacher, text, device, dtype, console)
-        _record(run)
+        if is_first() and not _all_trained(run):
+            _record(run)
         measured = _Heldout(run)
         if not measured.has("conversion", 0):
             measured.take("conversion", 0, Objective(student.model, teacher))
@@ -98,8 +101,9 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
             if stage is not None:
                 first = _stage(run, name, stage, first, measured)
                 _copies(run, name)
+        made = _finish(run)
         _at_windows(run)
-        return _finish(run)
+        return made
 
 
 def _shared_out() -> bool:
@@ -130,7 +134,9 @@ def _text(spec: HybridSpec, folder: Path, teacher: NHAForCausalLM) -> Text:
         {} if own.prefix_tokens is None else {"prefixes": text.tokens.splits["train"], "prefix_tokens": own.prefix_tokens}
     )
     settings = {"documents": own.documents, "length": own.length, "batch": own.batch, "seed": spec.seed}
-    write_self_text(teacher, tokenizer, path, **settings, **prefixes)
+    # The first process of a launch that comes writes it, and the others find it written.
+    with FileLock(folder / ".self-text.lock"):
+        write_self_text(teacher, tokenizer, path, **settings, **prefixes)
     return open_text(spec.text.model_copy(update={"self_text": str(path)}), tokenizer)
 
 
@@ -158,6 +164,13 @@ def _record(run: Run) -> None:
         "text": run.text.about,
     }
     write_atomic(run.folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
+
+
+def _all_trained(run: Run) -> bool:
+    """Whether nothing is left but to measure: what says where and how it was trained is there then, and stays."""
+    wanted = [name for name in STAGES if getattr(run.spec, name) is not None]
+    kept = [run.folder / name / TRAINED for name in wanted] + [run.folder / "environment.json"]
+    return bool(wanted) and all(path.exists() for path in kept)
 
 
 def _stage(run: Run, name: str, stage: Stage, first: int, measured: _Heldout) -> int:
@@ -190,6 +203,8 @@ def _stage(run: Run, name: str, stage: Stage, first: int, measured: _Heldout) ->
     data = _Span(run.text.training(after), first)
     trainer = StepTrainer(objective, steps, data, run.folder / name, callbacks=callbacks, before_step=_jitter(run))
     trainer.add_callback(_Measure(name, stage.heldout_every, measured, trainer, run))
+    if is_first():
+        (run.folder / "windows.csv").unlink(missing_ok=True)
     trainer.run()
     model.eval()
     if trainer.is_world_process_zero():
@@ -270,6 +285,8 @@ class _Heldout:
 
     def forget(self, stage: str, beyond: int) -> None:
         """Drop a stage's rows of later steps, which are gone through again."""
+        if not is_first():
+            return
         for path in self.files:
             rows = [row for row in _rows(path) if row["stage"] != stage or int(row["step"]) <= beyond]
             _write(path, self.files[path], rows)
@@ -291,7 +308,7 @@ class _Heldout:
         return found
 
     def _add(self, stage: str, step: int, length: int, measured: Measured) -> None:
-        if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        if not is_first():
             return
         place = {"stage": stage, "step": step, "length": length}
         figures = {name: getattr(measured, name) for name in HELDOUT[3:]}
@@ -317,9 +334,14 @@ def _measured(run: Run, objective: torch.nn.Module, length: int) -> Measured:
 def _at_windows(run: Run) -> None:
     """windows.csv: the result at the windows of `heldout.windows`, full layers as they are."""
     path, wanted = run.folder / "windows.csv", run.spec.heldout
-    if not wanted.windows or _shared_out():
+    if not wanted.windows:
+        return
+    if _shared_out() or not run.student.windowed:
+        why = "FSDP shares the weights out" if run.student.windowed else "every layer has a full window"
+        run.console.print(f"heldout.windows: not measured, as {why}", markup=False)
         return
     rows = _rows(path)
+    where = {"dtype": str(run.dtype).removeprefix("torch."), "device": device_name(run.device)}
     done = {(row["window"], row["length"]) for row in rows}
     objective = Objective(run.model, run.teacher).eval()
     for window in wanted.windows:
@@ -327,14 +349,15 @@ def _at_windows(run: Run) -> None:
         for length in wanted.lengths:
             if (str(window), str(length)) in done:
                 continue
+            done.add((str(window), str(length)))
             found = _measured(run, objective, length)
             run.console.print(
                 f"window {window}: held-out KL {found.kl:.4f} ± {found.kl_stderr:.4f}, perplexity {found.perplexity:.2f} "
                 f"(base {found.teacher_perplexity:.2f}) at {length} tokens",
                 markup=False,
             )
-            rows.append({"window": window, "length": length, **{name: getattr(found, name) for name in WINDOWS[2:]}})
-            if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+            rows.append({"window": window, "length": length, **{name: getattr(found, name) for name in HELDOUT[3:]}, **where})
+            if is_first():
                 _write(path, WINDOWS, rows)
     _set_windows(run)
 
@@ -358,7 +381,7 @@ def _copies(run: Run, stage: str) -> None:
             f"is foretold (base {row['base']:.3f}, {row['control']:.3f} where it had not come)",
             markup=False,
         )
-    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+    if not is_first():
         return
     _write(path, COPYING, [row for row in kept if row["stage"] != stage] + [{"stage": stage, **row} for row in found])
 
@@ -390,6 +413,8 @@ def _finish(run: Run) -> Path:
     spec, out = run.spec, run.folder / "model"
     model, student = run.model, run.student
     _set_windows(run)
+    if not is_first():
+        return out
     if spec.train != "full":
         mark_trainable(student, spec)
         apart = run.folder / "apart" if spec.merge else out

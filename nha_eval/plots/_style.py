@@ -1,8 +1,9 @@
 """The look that all plots share: colours, the code of lines and markers, panels, legends and axes.
 
-A model is a colour and a line style, a window is a marker, in every plot alike. The palette is Okabe and Ito's, told
-apart with any colour vision; full attention is drawn in ink. The report replaces these very hex values by its theme's
-(see THEMED), so that one SVG serves light and dark.
+A model is a colour and a line style, a window is a marker, in every plot alike but where the windows are an axis: there a
+model whose colour has come before is another marker. The palette is Okabe and Ito's, told apart with any colour vision; full
+attention is drawn in ink. The report replaces these very hex values by its theme's (see THEMED), so that one SVG serves
+light and dark.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Code:
         return "-" if model == self._ink else LINES[self._place[model] % len(LINES)]
 
     def point(self, model: str) -> str:
-        """A marker of the model, for points that no line joins: another one where colours come again."""
+        """A marker of the model, where windows are an axis: another one where colours come again."""
         return "o" if model == self._ink else MARKERS[self._place[model] // len(PALETTE) % len(MARKERS)]
 
     def marker(self, window: str) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from nha_eval.plots._frames import Frames, clean_text, window_order
 from nha_eval.plots._lines import measured
-from nha_eval.plots._settings import Setting, full_setting, has_windows, is_named, role, settings_of
+from nha_eval.plots._settings import Setting, form_of, full_setting, has_windows, is_named, role, settings_of
 from nha_eval.plots._summary import INTERVAL, common_mean, longest_groups, of_group, task_scores
 
 from .differences import NO_DIFFERENCE, TOO_FEW, Differences, significance
@@ -39,21 +39,31 @@ def headline(frames: Frames, found: Differences | None = None) -> list[str]:
     models = [model for model in dict.fromkeys(model for model, _ in settings) if has_windows(settings, model)]
     middle = middle_window(settings_of(tasks) if len(tasks) else settings, models)
     names = sorted({window for _, window in settings if is_named(window)})[:_NAMES_AT_MOST]
-    # Slots first, the window alone beside them.
+    # Slots first where one model has them, the window alone beside them.
     ordered = sorted(models, key=lambda model: role(models, model) != "NHA")
+    scored = settings_of(tasks)
     said: list[str] = []
     for window in [*([] if middle is None else [middle]), *names]:
-        own = [model for model in ordered if (model, window) in settings][:_AT_MOST]
+        own = _to_tell([model for model in ordered if (model, window) in scored])
         for suite, length in longest_groups(tasks):
             here = Group(of_group(tasks, suite, length), suite, length, found)
             said += _suite_sentences(here, window, settings, own)
-        for model in own:
+        for model in _to_tell([model for model in ordered if (model, window) in settings]):
             said += _cost_sentences(frames.costs, settings, models, model, window)
     if said:
         return said
     if tasks.empty and frames.costs[frames.costs["status"] == "ok"].empty:
         return ["Nothing has been measured in this run yet."]
     return ["This run has no window to set against full attention yet; the tables below hold what was measured."]
+
+
+def _to_tell(models: list[str]) -> list[str]:
+    """As many as there is room for, in their order: one without slots is among them where there is one."""
+    slots = [model for model in models if form_of(model)[0] == "nha"]
+    others = [model for model in models if model not in slots]
+    chosen = slots[: _AT_MOST - bool(others)]
+    chosen += others[: _AT_MOST - len(chosen)]
+    return [model for model in models if model in chosen]
 
 
 def middle_window(settings: list[Setting], models: list[str]) -> str | None:

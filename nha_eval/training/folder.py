@@ -1,4 +1,4 @@
-"""The folder of a training: one at a time works in it, on one spec.
+"""The folder of a training: one at a time works in it, or one launch, on one spec.
 
 with training_folder(Path("results/runs/hybridize-x"), settings, "--out"):
     ...
@@ -6,6 +6,8 @@ with training_folder(Path("results/runs/hybridize-x"), settings, "--out"):
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +17,27 @@ import yaml
 from filelock import FileLock, Timeout
 
 from nha_eval import yamls
-from nha_eval.errors import UserError
+from nha_eval.errors import MachineError, UserError
 from nha_eval.journal import write_atomic
 from nha_eval.paths import make_writable
+from nha_eval.ranks import is_first
 from nha_eval.spec_verbs import verb_of
+
+_POLL = 0.2  # seconds
 
 
 @contextmanager
 def training_folder(path: Path, settings: dict[str, Any], flag: str = "--out") -> Iterator[Path]:
-    """Locks the folder, made where it is missing, and keeps the settings in its spec.yaml.
+    """Locks the folder, made where it is missing, and keeps the settings in its spec.yaml. Of several processes of one launch
+    the first does so, and the others wait for it.
 
     Raises UserError where it cannot be written, another run works in it, or it holds a training of other settings; other
-    settings with which nothing was begun yet are replaced.
+    settings with which nothing was begun yet are replaced. MachineError where the launcher is gone.
     """
+    if not is_first():
+        _wait_for(path, _as_kept(settings)[1])
+        yield path
+        return
     try:
         make_writable(path)
     except OSError as problem:
@@ -46,14 +56,32 @@ def training_folder(path: Path, settings: dict[str, Any], flag: str = "--out") -
         lock.release()
 
 
+def _as_kept(settings: dict[str, Any]) -> tuple[str, Any]:
+    """As spec.yaml holds them: its text, and what is read from it again."""
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    return text, yaml.safe_load(text)
+
+
+def _kept(file: Path) -> Any:
+    try:
+        return yamls.read(file)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _wait_for(path: Path, wanted: Any) -> None:
+    """Until the launch's first process has the folder. Where that is refused it, the launcher ends this one."""
+    launcher = os.getppid()
+    while _kept(path / "spec.yaml") != wanted:
+        if os.getppid() != launcher:
+            raise MachineError(f"the launcher is gone before {path} was ready: give the same command again")
+        time.sleep(_POLL)
+
+
 def _check_settings(path: Path, settings: dict[str, Any], flag: str) -> None:
     file = path / "spec.yaml"
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-    wanted = yaml.safe_load(text)
-    try:
-        there = yamls.read(file)
-    except (OSError, ValueError, yaml.YAMLError):
-        there = None
+    text, wanted = _as_kept(settings)
+    there = _kept(file)
     if there == wanted:
         return
     untouched = {entry.name for entry in path.iterdir()} <= {".lock", "spec.yaml"}

@@ -33,6 +33,7 @@ from nha_eval.bench.machine import device_name, resolve_device
 from nha_eval.errors import UserError
 from nha_eval.journal import plain, write_atomic
 from nha_eval.paths import user_path
+from nha_eval.ranks import is_first
 from nha_eval.text import TextSpec, open_text
 from nha_eval.text.stream import open_stream
 from nha_eval.training.flops import forward_flops, peak_flops, weights_of
@@ -150,7 +151,7 @@ def named_tokenizer(name: str, text: TextSpec | None) -> tuple[Any, int]:
 
 def train_language(spec: TrainSpec, folder: Path, console: Console | None = None) -> Path:
     """Trains what is left and returns the folder of the model. Raises UserError or MachineError; what was trained is kept."""
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first())
     device, dtype = resolve_device(spec.device, spec.dtype)
     tokenizer, vocabulary = tokenizer_of(spec)
     config = config_of(spec, vocabulary)
@@ -165,7 +166,8 @@ def train_language(spec: TrainSpec, folder: Path, console: Console | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             model = NHAForCausalLM(config)
-        _record(spec, folder, device, dtype, text.about)
+        if is_first():
+            _record(spec, folder, device, dtype, text.about)
         if spec.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         objective = NextToken(model.to(device))
@@ -211,6 +213,8 @@ class _Measure(TrainerCallback):
         self.device, self.dtype, self.console = device, dtype, console
 
     def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
         # Rows of steps beyond a broken run's last checkpoint, which are gone through again.
         self._write([row for row in self._rows() if int(row["step"]) <= state.global_step])
 

@@ -36,12 +36,14 @@ class Log(TrainerCallback):
         self._since: tuple[int, float] | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self._since = state.global_step, time.monotonic()
+        if not state.is_world_process_zero:
+            return
         kept = [row for row in read_rows(self.path) if row["stage"] != self.stage or int(row["step"]) <= state.global_step]
         with self.path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
-        self._since = state.global_step, time.monotonic()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or "loss" not in (logs or {}):

@@ -25,6 +25,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, default_da
 from models.quiet import quiet_transformers
 from nha_eval.errors import MachineError, UserError
 from nha_eval.journal import write_atomic
+from nha_eval.ranks import launched
 from nha_eval.training.graphed import graphed
 
 Choice = TypeVar("Choice")
@@ -78,9 +79,11 @@ class Steps:
 
 
 def steps_of(settings: Any, device: torch.device, dtype: torch.dtype, **more: Any) -> Steps:
-    """The steps of a spec's settings that every training has under the same names; `more` is what it has under its own."""
+    """The steps of a spec's settings that every training has under the same names; `more` is what it has under its own. A
+    micro-batch that is not given is what falls to a device."""
     named = {name: getattr(settings, name) for name in ("batch", "warmup", "schedule", "weight_decay", "clip", "save_every")}
-    micro_batch = settings.micro_batch or settings.batch
+    by = launched()
+    micro_batch = settings.micro_batch or max(1, settings.batch // (1 if by is None else by.world))
     return Steps(micro_batch=micro_batch, device=str(device), dtype=dtype, **named, **more)
 
 

@@ -41,6 +41,7 @@ def command(
     from nha_eval.errors import UserError
     from nha_eval.hybridize.spec import read_hybrid_spec
     from nha_eval.paths import user_path
+    from nha_eval.ranks import is_first
     from nha_eval.store import RUNS
 
     flags = {"base": base, "window": window, "train": train, "device": device, "dtype": dtype, "seed": seed, "out": out}
@@ -57,5 +58,6 @@ def command(
         made = hybridize(chosen, Path(folder))
     except ModelUnavailable as problem:
         raise UserError(str(problem)) from problem
-    print(made)
+    if is_first():
+        print(made)
     return 0

@@ -39,11 +39,17 @@ def command(
     """
     from nha_eval.errors import UserError
     from nha_eval.paths import user_path
+    from nha_eval.ranks import is_first, launched
     from nha_eval.store import RUNS
     from nha_eval.training.finding import read_training_spec
 
     name, chosen = read_training_spec(spec, {"device": device, "dtype": dtype, "out": out}, change)
     folder = Path(user_path(chosen.out, "--out") if chosen.out else RUNS / f"train-{name}")
+    if (hasattr(chosen, "tasks") or hasattr(chosen, "models")) and launched() is not None:
+        raise UserError(
+            "several processes of one launch train one language model; MQAR and proxies, of which many are trained at a time, "
+            "take --workers: give the command without a launcher"
+        )
     if hasattr(chosen, "tasks"):
         if dry_run:
             from nha_eval.training.mqar.estimate import show_sweep
@@ -75,5 +81,7 @@ def command(
         return 0
     from nha_eval.training.language import train_language
 
-    print(train_language(chosen, folder))
+    made = train_language(chosen, folder)
+    if is_first():
+        print(made)
     return 0

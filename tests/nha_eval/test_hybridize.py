@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models import load_pretrained
 from nha_eval import cli
+from nha_eval.bench.machine import device_name
 from nha_eval.errors import MachineError, UserError
 from nha_eval.hybridize import head_kl as head_kl_module
 from nha_eval.hybridize import stages
@@ -135,18 +136,40 @@ def test_a_sliding_window_alone_has_no_window_of_0(place, changes, which):  # no
 
 
 def test_the_result_is_measured_at_other_windows_afterwards_too(place, tmp_path, monkeypatch):  # noqa: F811
-    heldout = spec_of(place).heldout.model_dump()
-    given = {"train": "gates", "window_jitter": [4, 8]}
-    hybridize(spec_of(place, **given, heldout={**heldout, "windows": [4, 8]}), tmp_path / "run")
+    own = {"tokens": 1024, "lengths": [LENGTH, 32]}
+    given = {"train": "gates", "window_jitter": [4, 8], "full_layers": [1]}
+    hybridize(spec_of(place, **given, heldout={**own, "windows": [4, 8]}), tmp_path / "run")
+    about = (tmp_path / "run/environment.json").read_bytes()
     monkeypatch.setattr(StepTrainer, "training_step", lambda *a: pytest.fail("trained again"))
-    made = hybridize(spec_of(place, **given, heldout={**heldout, "windows": [8, "full", 0]}), tmp_path / "run")
-    found = {row["window"]: row for row in rows(tmp_path / "run/windows.csv")}
-    assert list(found) == ["4", "8", "full", "0"]
-    last = rows(tmp_path / "run/heldout.csv")[-1]
-    assert all(found["8"][name] == last[name] for name in ("length", "tokens", "kl", "kl_stderr", "perplexity"))
+    met, measured = [], stages._measured
+
+    def meeting(run, objective, length):
+        met.append((list(run.model.config.windows), length))
+        return measured(run, objective, length)
+
+    monkeypatch.setattr(stages, "_measured", meeting)
+    made = hybridize(spec_of(place, **given, heldout={**own, "windows": [8, "full", 0, 0]}), tmp_path / "run")
+    # What is measured already is not again, and the full layer stays one.
+    assert met == [([window, None], length) for window in (None, 0) for length in (LENGTH, 32)]
+    found = rows(tmp_path / "run/windows.csv")
+    assert [(row["window"], row["length"]) for row in found] == [
+        (window, length) for window in ("4", "8", "full", "0") for length in (str(LENGTH), "32")
+    ]
+    assert {(row["dtype"], row["device"]) for row in found} == {("float32", device_name(torch.device("cpu")))}
+    at, last = {row["window"]: row for row in found[::2]}, rows(tmp_path / "run/heldout.csv")[-2]
+    assert all(at["8"][name] == last[name] for name in ("length", "tokens", "kl", "kl_stderr", "perplexity"))
     # Gates alone do nothing where every token is kept; without a window they do all.
-    assert abs(float(found["full"]["kl"])) < 1e-5 < float(last["kl"]) < float(found["0"]["kl"])
-    assert load_pretrained(made).config.windows == [8, 8]
+    assert abs(float(at["full"]["kl"])) < 1e-5 < float(last["kl"]) < float(at["0"]["kl"])
+    assert load_pretrained(made).config.windows == [8, None]
+    # Who trained it, where and how, is not who asked.
+    assert (tmp_path / "run/environment.json").read_bytes() == about
+
+
+def test_windows_of_a_model_that_has_none_are_not_measured(place, tmp_path, capsys):  # noqa: F811
+    heldout = {"tokens": 1024, "lengths": [LENGTH], "windows": [4]}
+    hybridize(spec_of(place, window="full", align=False, distill=False, heldout=heldout), tmp_path / "run")
+    assert "heldout.windows: not measured, as every layer has a full window" in capsys.readouterr().err
+    assert not (tmp_path / "run/windows.csv").exists()
 
 
 def test_gates_alone_leave_all_else_as_it_was(place, tmp_path):  # noqa: F811

@@ -84,6 +84,46 @@ def test_models_of_one_mixer_are_trained_together_where_they_fit(tmp_path):
         *(("swa", [pair]) for pair in [(2, 1e-3), (2, 1e-2)]),
     ]
     assert sweeping.Plan(spec, tmp_path, 1).total == plan.total == 12
+    # It decides no accuracy, so it may change from one call to the next.
+    assert spec.settings() == spec.model_copy(update={"side_by_side": 1}).settings()
+
+
+def test_seeds_come_once_all_rates_are_known_where_these_are_trained_apart(tmp_path):
+    tasks = [{"name": name, "train": [{"length": 16, "pairs": 2, "examples": 64}]} for name in ("one", "two")]
+    models = [{"mixer": "swa", "windows": [4]}]
+    spec = spec_of(models=models, tasks=tasks, rates=[1e-3, 3e-3, 1e-2], seeds=[1], rate_seed=7, side_by_side=2)
+    plan = sweeping.Plan(spec, tmp_path, spec.side_by_side)
+    apart = [("swa", [(0, 1e-3), (0, 3e-3)]), ("swa", [(0, 1e-2)])]
+    assert units(plan) == 2 * apart
+    first, second = (plan.waiting.popleft().arguments[1] for _ in range(2))
+    assert {cell.task.name for cell in (*first, *second)} == {"one"}
+    plan.done(second, [fake(spec, cell, tmp_path) for cell in second])
+    assert units(plan) == apart
+    plan.done(first, [fake(spec, cell, tmp_path) for cell in first])
+    assert units(plan) == [("swa", [(0, 1)]), *apart]
+
+
+def test_of_models_trained_together_one_that_fails_costs_no_other(tmp_path, monkeypatch):
+    spec = spec_of(**{**TWO, "rates": [1e-3]}, seeds=[1], rate_seed=7, side_by_side=4)
+    plan, tried = sweeping.Plan(spec, tmp_path, spec.side_by_side), []
+
+    def trained(train, waiting, workers, gpus):
+        while waiting:
+            job = waiting.popleft()
+            tried.append([cell.number for cell in job.arguments[1]])
+            broken = any(cell.shape.slots == 2 for cell in job.arguments[1])
+            found = [fake(spec, cell, place) for cell, place in zip(*job.arguments[1:], strict=True)]
+            yield job, workers_failed if broken else found
+
+    workers_failed = workers.Failed("error", "no such kernel", again=True)
+    monkeypatch.setattr(sweeping, "results", trained)
+    found = [
+        (cell.number, record["status"])
+        for cells, records in sweeping._results(plan, 2)
+        for cell, record in zip(cells, records, strict=True)
+    ]
+    assert tried == [[0, 1], [0], [1], [2]]
+    assert found == [(0, "error"), (1, "ok"), (2, "ok")]
 
 
 def test_of_equal_rates_the_faster_then_the_lower_is_chosen():

@@ -51,6 +51,9 @@ def test_models_at_a_setting_by_name_are_not_crowded_out_by_those_at_a_window():
     sentences = said([*named, *others])
     assert sum(f"nha:{FULL}-{i}" in sentences[0] for i in range(5)) == 4
     assert sentences[-1].startswith("At the setting searched") and "sliding window alone" in sentences[-1]
+    # Nor is the control by them at the same window.
+    (only, *_) = said([*recall(FULL, "full", 0.8), *others, *recall(SWA, "64", 0.4)])
+    assert "sliding window alone" in only and sum(f"nha:{FULL}-{i}" in only for i in range(5)) == 3
 
 
 def test_suite_scores_are_means_with_combined_errors():

@@ -57,6 +57,7 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
             "dtype": str(dtype).removeprefix("torch."),
             "products_of_fp32": PRECISION if on_gpu else "fp32",
             "workers": workers,
+            "side_by_side": spec.side_by_side,
             "filler": "random tokens, keys among them" if spec.random_filler else "token 0",
         }
         write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
@@ -92,7 +93,7 @@ class Plan:
         groups: list[list[Cell]] = []
         for model in self.models:
             last = groups[-1] if groups else []
-            alike = last and (last[0].task, last[0].shape.mixer) == (model.task, model.shape.mixer)
+            alike = bool(last) and (last[0].task, last[0].shape.mixer) == (model.task, model.shape.mixer)
             if alike and (len(last) + 1) * each <= self.side_by_side:
                 last.append(model)
             else:
@@ -191,7 +192,13 @@ def train_unit(spec: MqarSpec, cells: list[Cell], places: list[str]) -> list[dic
 def _results(plan: Plan, workers: int) -> Iterator[tuple[list[Cell], list[dict[str, Any]]]]:
     """(cells, records) of each unit as it is done, by one process or several."""
     for job, records in results(train_unit, plan.waiting, workers, gpus_of(plan.spec.device)):
-        _, cells, _ = job.arguments
+        spec, cells, places = job.arguments
+        models = dict.fromkeys(cell.number for cell in cells)
+        if isinstance(records, Failed) and len(models) > 1:
+            # What fails in one model costs those beside it time alone.
+            own = [[pair for pair in zip(cells, places, strict=True) if pair[0].number == number] for number in models]
+            plan.waiting.extendleft(Job((spec, *map(list, zip(*pairs, strict=True)))) for pairs in reversed(own))
+            continue
         if isinstance(records, Failed):
             failure = {"status": records.status, "reason": records.reason, "again": records.again}
             records = [{**failure, "rows": [], "seconds": 0.0} for _ in cells]
