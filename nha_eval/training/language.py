@@ -27,6 +27,7 @@ from models.convert import OWN_FIELDS
 from models.modeling import NHAForCausalLM
 from models.patterns import CONTEXT
 from models.presets import pattern_config, preset_config
+from models.quiet import quiet_transformers
 from models.tokenizer import VOCABULARY, byte_tokenizer
 from nha_eval import environment, hub
 from nha_eval.bench.machine import device_name, resolve_device
@@ -182,8 +183,9 @@ def train_language(spec: TrainSpec, folder: Path, console: Console | None = None
         trainer.add_callback(_Measure(trainer, heldout, spec.heldout_every, folder / "heldout.csv", device, dtype, console))
         trainer.run()
         if trainer.is_world_process_zero():
-            model.save_pretrained(folder / "model")
-            tokenizer.save_pretrained(folder / "model")
+            with quiet_transformers():
+                model.save_pretrained(folder / "model")
+                tokenizer.save_pretrained(folder / "model")
     return folder / "model"
 
 

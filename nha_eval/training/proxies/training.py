@@ -17,6 +17,7 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from models.modeling import NHAForCausalLM
+from models.quiet import quiet_transformers
 from nha_eval.bench.machine import device_name, resolve_device
 from nha_eval.errors import is_out_of_memory, one_line
 from nha_eval.training.flops import forward_flops, peak_flops, weights_of
@@ -87,8 +88,9 @@ def _trained(spec: ProxySpec, cell: Cell, run: Path, work: Path) -> dict[str, An
             p.data = p.data.to(torch.bfloat16)
         record["kept"] = measure(model, data, spec, record["trained_window"], device, torch.float32, [1])[0]
         folder = run / MODELS / cell.folder
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with quiet_transformers():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
         write_card(folder, run, spec, cell, record)
     return record
 
