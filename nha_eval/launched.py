@@ -9,13 +9,12 @@ machines the run folder has to be one that all of them see. What is timed is lef
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
-from nha_eval.errors import DONE, MachineError
+from nha_eval.errors import DONE
 from nha_eval.evaluate import prepare
 from nha_eval.gpus import visible_gpus
-from nha_eval.ranks import Launched
+from nha_eval.ranks import Launched, wait_until
 from nha_eval.spec import Spec
 
 POLL = 0.5  # seconds
@@ -43,11 +42,7 @@ def run_share(spec: Spec, name: str | None, by: Launched) -> int:
 
 
 def _wait(marks: list[Path]) -> None:
-    parent = os.getppid()
-    while not all(mark.exists() for mark in marks):
-        if os.getppid() != parent:
-            raise MachineError("the launcher is gone before all shares were done: give the same command again")
-        time.sleep(POLL)
+    wait_until(lambda: all(mark.exists() for mark in marks), "all shares were done", POLL)
     for mark in marks:
         mark.unlink()
 

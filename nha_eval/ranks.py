@@ -6,7 +6,11 @@ What a launch leaves is written by its first process, which is any process where
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from nha_eval.errors import MachineError
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,12 @@ def is_first() -> bool:
     """Whether this process writes what its launch leaves."""
     by = launched()
     return by is None or by.rank == 0
+
+
+def wait_until(ready: Callable[[], bool], what: str, poll: float) -> None:
+    """Looks each `poll` seconds. Raises MachineError, which names `what`, when the launcher is gone before."""
+    launcher = os.getppid()
+    while not ready():
+        if os.getppid() != launcher:
+            raise MachineError(f"the launcher is gone before {what}: give the same command again")
+        time.sleep(poll)

@@ -163,8 +163,8 @@ class HybridSpec(_Strict):
                 "window": [] if self.windows else [self.window],
                 "windows": self.windows,
                 "window_jitter": self.window_jitter,
+                "heldout.windows": self.heldout.windows,
             }
-            several["heldout.windows"] = self.heldout.windows
             nothing = next((name for name, chosen in several.items() if isinstance(chosen, list) and 0 in chosen), None)
             if nothing is not None:
                 raise ValueError(

@@ -29,7 +29,7 @@ from models.adapted import GATE_PARTS, base_folder, lay_over, load_adapted, save
 from models.modeling import NHAForCausalLM
 from models.quiet import quiet_transformers
 from nha_eval import environment
-from nha_eval.bench.machine import device_name, resolve_device
+from nha_eval.bench.machine import device_name, dtype_name, resolve_device
 from nha_eval.errors import UserError
 from nha_eval.hybridize.card import write_card
 from nha_eval.hybridize.copying import COLUMNS as COPYING
@@ -299,11 +299,7 @@ class _Heldout:
             measured = _measured(run, objective, length)
             found.append(measured)
             self._add(stage, step, length, measured)
-            run.console.print(
-                f"{stage} {step}: held-out KL {measured.kl:.4f} ± {measured.kl_stderr:.4f}, perplexity "
-                f"{measured.perplexity:.2f} (base {measured.teacher_perplexity:.2f}) at {length} tokens",
-                markup=False,
-            )
+            _tell(run, f"{stage} {step}", length, measured)
         objective.train(was_training)
         return found
 
@@ -331,6 +327,14 @@ def _measured(run: Run, objective: torch.nn.Module, length: int) -> Measured:
         return heldout(lambda ids: objective(ids, measure=True), (sequences[i] for i in range(len(sequences))), run.device)
 
 
+def _tell(run: Run, where: str, length: int, found: Measured) -> None:
+    run.console.print(
+        f"{where}: held-out KL {found.kl:.4f} ± {found.kl_stderr:.4f}, perplexity {found.perplexity:.2f} "
+        f"(base {found.teacher_perplexity:.2f}) at {length} tokens",
+        markup=False,
+    )
+
+
 def _at_windows(run: Run) -> None:
     """windows.csv: the result at the windows of `heldout.windows`, full layers as they are."""
     path, wanted = run.folder / "windows.csv", run.spec.heldout
@@ -341,7 +345,7 @@ def _at_windows(run: Run) -> None:
         run.console.print(f"heldout.windows: not measured, as {why}", markup=False)
         return
     rows = _rows(path)
-    where = {"dtype": str(run.dtype).removeprefix("torch."), "device": device_name(run.device)}
+    where = {"dtype": dtype_name(run.dtype), "device": device_name(run.device)}
     done = {(row["window"], row["length"]) for row in rows}
     objective = Objective(run.model, run.teacher).eval()
     for window in wanted.windows:
@@ -351,11 +355,7 @@ def _at_windows(run: Run) -> None:
                 continue
             done.add((str(window), str(length)))
             found = _measured(run, objective, length)
-            run.console.print(
-                f"window {window}: held-out KL {found.kl:.4f} ± {found.kl_stderr:.4f}, perplexity {found.perplexity:.2f} "
-                f"(base {found.teacher_perplexity:.2f}) at {length} tokens",
-                markup=False,
-            )
+            _tell(run, f"window {window}", length, found)
             rows.append({"window": window, "length": length, **{name: getattr(found, name) for name in HELDOUT[3:]}, **where})
             if is_first():
                 _write(path, WINDOWS, rows)

@@ -6,8 +6,6 @@ with training_folder(Path("results/runs/hybridize-x"), settings, "--out"):
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +15,10 @@ import yaml
 from filelock import FileLock, Timeout
 
 from nha_eval import yamls
-from nha_eval.errors import MachineError, UserError
+from nha_eval.errors import UserError
 from nha_eval.journal import write_atomic
 from nha_eval.paths import make_writable
-from nha_eval.ranks import is_first
+from nha_eval.ranks import is_first, wait_until
 from nha_eval.spec_verbs import verb_of
 
 _POLL = 0.2  # seconds
@@ -35,7 +33,9 @@ def training_folder(path: Path, settings: dict[str, Any], flag: str = "--out") -
     settings with which nothing was begun yet are replaced. MachineError where the launcher is gone.
     """
     if not is_first():
-        _wait_for(path, _as_kept(settings)[1])
+        # Where the first is refused the folder, the launcher ends this one.
+        wanted = _as_kept(settings)[1]
+        wait_until(lambda: _kept(path / "spec.yaml") == wanted, f"{path} was ready", _POLL)
         yield path
         return
     try:
@@ -67,15 +67,6 @@ def _kept(file: Path) -> Any:
         return yamls.read(file)
     except (OSError, ValueError, yaml.YAMLError):
         return None
-
-
-def _wait_for(path: Path, wanted: Any) -> None:
-    """Until the launch's first process has the folder. Where that is refused it, the launcher ends this one."""
-    launcher = os.getppid()
-    while _kept(path / "spec.yaml") != wanted:
-        if os.getppid() != launcher:
-            raise MachineError(f"the launcher is gone before {path} was ready: give the same command again")
-        time.sleep(_POLL)
 
 
 def _check_settings(path: Path, settings: dict[str, Any], flag: str) -> None:

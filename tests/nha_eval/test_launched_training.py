@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 from tiny_hybrid import LENGTH, make_base, make_text
 
-from nha_eval import cli
+from nha_eval import cli, ranks
 from nha_eval.errors import MachineError, UserError
 from nha_eval.training import folder as training
 from nha_eval.training.folder import training_folder
@@ -58,7 +58,7 @@ def test_the_others_of_a_launch_wait_for_the_first_and_write_nothing(tmp_path, m
 def test_a_launcher_that_goes_ends_the_waiting(tmp_path, monkeypatch):
     started(monkeypatch, 1)
     parents = iter([7, 7, 1])
-    monkeypatch.setattr(training.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(ranks.os, "getppid", lambda: next(parents))
     monkeypatch.setattr(training, "_POLL", 0)
     with pytest.raises(MachineError, match="the launcher is gone before"), training_folder(tmp_path / "run", {}):
         pass

@@ -73,11 +73,11 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
 
 class Plan:
     """What is left of a sweep, in units of trainings that one worker takes: a model's seeds come once its rates are known, and
-    before the next model's. side_by_side: how many of one task and mixer a unit holds at most. Where a model's
-    rates are fewer, models that follow each other in the spec are taken together.
+    before the next model's. side_by_side: how many of one task and mixer a unit holds at most; as many models that follow each
+    other in the spec are taken together as fit.
     """
 
-    def __init__(self, spec: MqarSpec, folder: Path, side_by_side: int = 1):
+    def __init__(self, spec: MqarSpec, folder: Path, side_by_side: int):
         self.spec, self.folder, self.side_by_side = spec, folder, side_by_side
         self.models = first_cells(spec)
         self.records: dict[str, dict[str, Any]] = {}
@@ -138,6 +138,15 @@ class Plan:
             models = [one for one in self.models if (one.task.name, one.number) in done]
             self.waiting.extendleft(reversed(self._units([cell for model in models for cell in self._seeds(model)])))
 
+    def part(self, cells: list[Cell]) -> bool:
+        """Has the models of a unit that failed trained apart, so that one costs the others time alone; False for one model."""
+        models = dict.fromkeys(cell.number for cell in cells)
+        if len(models) == 1:
+            return False
+        apart = [unit for number in models for unit in self._units([cell for cell in cells if cell.number == number])]
+        self.waiting.extendleft(reversed(apart))
+        return True
+
     def found(self) -> tuple[list[Cell], list[dict[str, Any]]]:
         """The finished trainings and their records, all rates before all seeds."""
         cells = [cell for model in self.models for cell in rates_of(self.spec, model)]
@@ -192,14 +201,10 @@ def train_unit(spec: MqarSpec, cells: list[Cell], places: list[str]) -> list[dic
 def _results(plan: Plan, workers: int) -> Iterator[tuple[list[Cell], list[dict[str, Any]]]]:
     """(cells, records) of each unit as it is done, by one process or several."""
     for job, records in results(train_unit, plan.waiting, workers, gpus_of(plan.spec.device)):
-        spec, cells, places = job.arguments
-        models = dict.fromkeys(cell.number for cell in cells)
-        if isinstance(records, Failed) and len(models) > 1:
-            # What fails in one model costs those beside it time alone.
-            own = [[pair for pair in zip(cells, places, strict=True) if pair[0].number == number] for number in models]
-            plan.waiting.extendleft(Job((spec, *map(list, zip(*pairs, strict=True)))) for pairs in reversed(own))
-            continue
+        _, cells, _ = job.arguments
         if isinstance(records, Failed):
+            if plan.part(cells):
+                continue
             failure = {"status": records.status, "reason": records.reason, "again": records.again}
             records = [{**failure, "rows": [], "seconds": 0.0} for _ in cells]
         yield cells, records
