@@ -20,6 +20,9 @@ from nha_eval.training.language import NextToken
 class Objective(nn.Module):
     """A student and its teacher; `loss` is what a stage makes small."""
 
+    # Alignment calls mixers by themselves.
+    units = ("DecoderLayer", "Mixer")
+
     def __init__(self, student: NHAForCausalLM, teacher: NHAForCausalLM):
         super().__init__()
         self.student = student

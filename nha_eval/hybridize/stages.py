@@ -12,8 +12,8 @@ the base's name, or with `train: full` a checkpoint by itself.
 from __future__ import annotations
 
 import csv
+import gc
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ from nha_eval.text import Text, open_text
 from nha_eval.text.self_text import write_self_text
 from nha_eval.training.folder import training_folder
 from nha_eval.training.progress import Log, tensorboard
+from nha_eval.training.sharing import check_sharing, lay_into
 from nha_eval.training.trainer import StepTrainer, drawn, steps_of
 
 TRAINED = "trained.safetensors"
@@ -79,13 +80,11 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
     MachineError; what was trained until then is kept.
     """
     console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first())
+    check_sharing()
     device, dtype = resolve_device(spec.device, spec.dtype)
     with training_folder(folder, spec.deciding()):
         console.print(f"converting {spec.base}", markup=False)
-        student = build_student(spec)
-        if dtype != torch.float32 and not _shared_out():
-            round_frozen(student, spec, dtype)
-        student.model.to(device)
+        student = _new_student(spec, device, dtype)
         teacher = build_teacher(student, spec, dtype)
         text = _text(spec, folder, teacher)
         run = Run(spec, folder, student, teacher, text, device, dtype, console)
@@ -106,9 +105,12 @@ def hybridize(spec: HybridSpec, folder: Path, console: Console | None = None) ->
         return made
 
 
-def _shared_out() -> bool:
-    """Whether FSDP shares the weights out, which wants those of a layer in one dtype."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+def _new_student(spec: HybridSpec, device: torch.device, dtype: torch.dtype) -> Student:
+    student = build_student(spec)
+    if dtype != torch.float32:
+        round_frozen(student, spec, dtype)
+    student.model.to(device)
+    return student
 
 
 @torch.no_grad()
@@ -175,14 +177,33 @@ def _all_trained(run: Run) -> bool:
 
 def _stage(run: Run, name: str, stage: Stage, first: int, measured: _Heldout) -> int:
     """Train one stage, or take what it left; the number of the first sequence that the next may read."""
-    spec, model = run.spec, run.model
+    spec = run.spec
     count = stage.tokens // run.tokens_of_step(stage)
     after = first + count * stage.batch
     done = run.folder / name / TRAINED
     if done.exists():
-        lay_over(model, done, mark_trainable(run.student, spec, aligning=name == "align"))
+        lay_over(run.model, done, mark_trainable(run.student, spec, aligning=name == "align"))
         run.console.print(f"{name}: done already", markup=False)
         return after
+    kept, parted = _train(run, name, stage, first, count, measured)
+    if parted:
+        # Nothing takes a model's parts back in place.
+        gc.collect()
+        run.student = _new_student(spec, run.device, run.dtype)
+        lay_into(run.model, kept)
+    run.model.eval()
+    if is_first():
+        partial = done.with_suffix(".partial")
+        save_file(kept, partial)
+        partial.replace(done)
+    return after
+
+
+def _train(
+    run: Run, name: str, stage: Stage, first: int, count: int, measured: _Heldout
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """Goes through a stage's steps; what it trained, by its name in the student, and whether this left the student in parts."""
+    spec = run.spec
     objective, trained = _objective(run, name, stage)
     if not trained:
         raise UserError(f"{name}: nothing to train, as every layer has a full window: leave the stage out")
@@ -200,19 +221,14 @@ def _stage(run: Run, name: str, stage: Stage, first: int, measured: _Heldout) ->
         Log(name, run.folder / "train.csv", run.tokens_of_step(stage), run.console),
         *tensorboard(run.folder / "tensorboard" / name),
     ]
-    data = _Span(run.text.training(after), first)
+    data = _Span(run.text.training(first + count * stage.batch), first)
     trainer = StepTrainer(objective, steps, data, run.folder / name, callbacks=callbacks, before_step=_jitter(run))
     trainer.add_callback(_Measure(name, stage.heldout_every, measured, trainer, run))
     if is_first():
         (run.folder / "windows.csv").unlink(missing_ok=True)
     trainer.run()
-    model.eval()
-    if trainer.is_world_process_zero():
-        kept = {key: p.detach().cpu().contiguous() for key, p in model.named_parameters() if key in trained}
-        partial = done.with_suffix(".partial")
-        save_file(kept, partial)
-        partial.replace(done)
-    return after
+    kept = {key.removeprefix("student."): tensor for key, tensor in trainer.trained_weights().items()}
+    return kept, trainer.is_fsdp_enabled
 
 
 def _objective(run: Run, name: str, stage: Stage) -> tuple[Objective, list[str]]:
@@ -340,9 +356,8 @@ def _at_windows(run: Run) -> None:
     path, wanted = run.folder / "windows.csv", run.spec.heldout
     if not wanted.windows:
         return
-    if _shared_out() or not run.student.windowed:
-        why = "FSDP shares the weights out" if run.student.windowed else "every layer has a full window"
-        run.console.print(f"heldout.windows: not measured, as {why}", markup=False)
+    if not run.student.windowed:
+        run.console.print("heldout.windows: not measured, as every layer has a full window", markup=False)
         return
     rows = _rows(path)
     where = {"dtype": dtype_name(run.dtype), "device": device_name(run.device)}
@@ -365,7 +380,7 @@ def _at_windows(run: Run) -> None:
 def _copies(run: Run, stage: str) -> None:
     """copying.csv: how a passage that comes again is foretold, as the student stands after a stage."""
     wanted = run.spec.copying
-    if wanted is None or _shared_out():
+    if wanted is None:
         return
     path = run.folder / "copying.csv"
     kept = _rows(path)

@@ -40,6 +40,7 @@ from nha_eval.text.stream import open_stream
 from nha_eval.training.flops import forward_flops, peak_flops, weights_of
 from nha_eval.training.folder import training_folder
 from nha_eval.training.progress import Log, tensorboard
+from nha_eval.training.sharing import check_sharing, lay_into
 from nha_eval.training.spec import TrainSpec
 from nha_eval.training.trainer import Steps, StepTrainer, steps_of
 
@@ -55,6 +56,8 @@ def chunk_of(vocabulary: int) -> int:
 
 class NextToken(nn.Module):
     """A model and the cross-entropy of its next token, in nats."""
+
+    units = ("DecoderLayer",)
 
     def __init__(self, model: NHAForCausalLM):
         super().__init__()
@@ -153,6 +156,7 @@ def named_tokenizer(name: str, text: TextSpec | None) -> tuple[Any, int]:
 def train_language(spec: TrainSpec, folder: Path, console: Console | None = None) -> Path:
     """Trains what is left and returns the folder of the model. Raises UserError or MachineError; what was trained is kept."""
     console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_first())
+    check_sharing()
     device, dtype = resolve_device(spec.device, spec.dtype)
     tokenizer, vocabulary = tokenizer_of(spec)
     config = config_of(spec, vocabulary)
@@ -182,7 +186,13 @@ def train_language(spec: TrainSpec, folder: Path, console: Console | None = None
         )  # fmt: skip
         trainer.add_callback(_Measure(trainer, heldout, spec.heldout_every, folder / "heldout.csv", device, dtype, console))
         trainer.run()
-        if trainer.is_world_process_zero():
+        first = trainer.is_world_process_zero()
+        weights = trainer.trained_weights(keep=first)
+        if first:
+            if trainer.is_fsdp_enabled:
+                objective = NextToken(NHAForCausalLM(config))
+                lay_into(objective, weights)
+            model = objective.model
             with quiet_transformers():
                 model.save_pretrained(folder / "model")
                 tokenizer.save_pretrained(folder / "model")

@@ -4,7 +4,8 @@
     trainer.run()                      # goes on from the last whole checkpoint in `folder`, if there is one
 
 One device or several (`accelerate launch`, FSDP by its configuration). Weights in training are fp32; arithmetic is in `dtype`.
-A checkpoint counts once `complete.json` lies in it, with the sizes of its files: one that a kill cut short is passed over.
+A checkpoint counts once `complete.json` lies in it, with the sizes of its files: one that a kill cut short is passed over. Its
+weights and optimizer are whole, however many processes share them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from models.quiet import quiet_transformers
 from nha_eval.errors import MachineError, UserError
 from nha_eval.journal import write_atomic
 from nha_eval.ranks import launched
 from nha_eval.training.graphed import graphed
+from nha_eval.training.sharing import dealt_state, lay_into, set_sharing, whole_parameters, whole_state
 
 Choice = TypeVar("Choice")
 COMPLETE = "complete.json"
@@ -188,6 +191,8 @@ class StepTrainer(Trainer):
                 data_collator=collator,
                 callbacks=callbacks,
             )
+        if self.is_fsdp_enabled:
+            set_sharing(self.accelerator.state.fsdp_plugin, getattr(objective, "units", ()))
         if cached is not None:
             # Trainer turns it off in the model's own configuration, and the model that is saved would generate without a cache.
             config.use_cache = cached
@@ -201,6 +206,12 @@ class StepTrainer(Trainer):
         last = last_whole(self.folder)
         with quiet_transformers():
             self.train(resume_from_checkpoint=None if last is None else str(last))
+
+    def trained_weights(self, keep: bool = True) -> dict[str, torch.Tensor]:
+        """What is trained, by its name in the objective, whole and on the CPU. Of a launch that shares weights out all
+        processes call it; those that do not `keep` get nothing.
+        """
+        return whole_parameters(self.model, self.trained, keep)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, with a group for each learning rate."""
@@ -216,12 +227,17 @@ class StepTrainer(Trainer):
             eps=1e-8,
             fused=self.steps.device != "cpu",
         )
+        self.optimizer.register_load_state_dict_pre_hook(dealt_state)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs=False, num_items_in_batch=None):
+        if self.is_fsdp_enabled:
+            # Where weights are shared out accelerate leaves the forward pass as it is.
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+                return model(**inputs)
         if not self._may_graph(inputs):
             return model(**inputs)
         if self._graphed is None:
@@ -264,18 +280,52 @@ class StepTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._check_finite()
         super()._save_checkpoint(model, trial)
+        # Each process has a file of its own among them.
+        self.accelerator.wait_for_everyone()
         if self.args.should_save:
             made = self.folder / f"checkpoint-{self.state.global_step}"
             sizes = {file.name: file.stat().st_size for file in sorted(made.iterdir())}
             write_atomic(made / COMPLETE, json.dumps(sizes) + "\n")
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.is_fsdp_enabled:
+            self._save(output_dir)
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """What is trained, by its name in the objective."""
-        folder = Path(self.args.output_dir if output_dir is None else output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        found = dict(self.model.named_parameters()) if state_dict is None else state_dict
-        tensors = {name: found[name].detach().cpu().contiguous() for name in sorted(self.trained)}
-        save_file(tensors, folder / WEIGHTS)
+        tensors = self.trained_weights(keep=self.args.should_save)
+        if self.args.should_save:
+            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / WEIGHTS)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            lay_into(self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        # It is there as without sharing, and whole it may be too large for a GPU.
+        on, self.args.on, self.is_fsdp_enabled = self.args.on, "cpu", False
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        finally:
+            self.args.on, self.is_fsdp_enabled = on, True
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Weights that are not trained are in no checkpoint."""
