@@ -170,6 +170,10 @@ class HybridSpec(_Strict):
                 raise ValueError(
                     f"{nothing}: mixer attention reads nothing at a window of 0: wanted is 1 token or more, or full"
                 )
+        if self.train == "gates" and "full" in self.window_jitter:
+            raise ValueError(
+                "window_jitter: full, where gates take no part, but gates alone are trained: leave full out, or train lora or full"
+            )
         if self.self_text is not None and self.text.self_text is not None:
             raise ValueError("self_text and text.self_text are both given: the first writes what the second reads; keep one")
         for stage in STAGES:

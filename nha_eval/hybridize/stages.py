@@ -216,6 +216,8 @@ def _train(
         log_every=max(1, min(10, count // 20)),
         seed=spec.seed,
         graph=spec.cuda_graph and not spec.window_jitter,
+        # At full windows a student begins as its teacher: a loss of nothing, against which any other would be divergence.
+        least_loss=1.0 if "full" in spec.window_jitter else 0.0,
     )
     callbacks: list[TrainerCallback] = [
         Log(name, run.folder / "train.csv", run.tokens_of_step(stage), run.console),

@@ -21,7 +21,7 @@ from nha_eval.hybridize.objectives import Align, DistillLogits, LanguageModel
 from nha_eval.hybridize.spec import read_hybrid_spec
 from nha_eval.hybridize.stages import hybridize
 from nha_eval.hybridize.student import build_student, build_teacher, mark_trainable
-from nha_eval.training.trainer import StepTrainer, last_whole
+from nha_eval.training.trainer import StepTrainer, drawn, last_whole
 
 
 def rows(path):
@@ -444,3 +444,15 @@ def test_a_base_of_another_kind_and_of_other_weights(place, tmp_path, capsys):  
     (made / "config.json").write_text(json.dumps(config))
     assert cli.run(["eval", "--model", str(made), "--task", "recall_needle", "--out", str(tmp_path / "eval")]) != 0
     assert "was trained on other weights" in capsys.readouterr().err
+
+
+def test_windows_drawn_full_first_are_no_divergence(place, tmp_path):  # noqa: F811
+    """At full windows a student that nothing has trained is its teacher."""
+    choices = ["full", 4]
+    with pytest.raises(UserError, match="window_jitter: full, where gates take no part"):
+        spec_of(place, train="gates", window_jitter=choices)
+    spec = spec_of(place, train="lora", window_jitter=choices)
+    assert drawn(choices, spec.seed, 0) == "full"
+    hybridize(spec, tmp_path / "run")
+    losses = [float(row["loss"]) for row in rows(tmp_path / "run/train.csv") if row["stage"] == "align"]
+    assert losses[0] < 1e-9 < 0.01 < max(losses)
