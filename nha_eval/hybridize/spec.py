@@ -172,7 +172,7 @@ class HybridSpec(_Strict):
                 )
         if self.train == "gates" and "full" in self.window_jitter:
             raise ValueError(
-                "window_jitter: full, where gates take no part, but gates alone are trained: leave full out, or train lora or full"
+                "window_jitter: full, where gates take no part and nothing else is trained: leave full out, or give train: lora"
             )
         if self.self_text is not None and self.text.self_text is not None:
             raise ValueError("self_text and text.self_text are both given: the first writes what the second reads; keep one")

@@ -12,9 +12,9 @@ from ._style import NothingToDraw, finish, panels, title
 TITLE = "Associative recall in language"
 ALT = "Perplexity against how often a bigram comes in training, a curve a model, apart for bigrams met in the context before."
 CAPTION = (
-    "Tokens by how often they followed the one before them in training, at the length trained at. Left, the same two stood "
-    "beside each other earlier in the sequence: where they are rare, what comes can be looked up there alone (associative "
-    "recall). Right, they did not. Down is better."
+    "Tokens by how often they followed the one before them in training, each class from the number under it up to the next; at "
+    "the length trained at. Left, the same two stood beside each other earlier in the sequence: where they are rare, what "
+    "comes can be looked up there alone (associative recall). Right, they did not. Down is better."
 )
 TABLES = ("lm",)
 WORDS = {"seen": "bigram in the context before", "new": "bigram not in the context before"}
@@ -28,21 +28,14 @@ def draw(lm: pd.DataFrame, figure: Figure | None = None, columns: int | None = N
         raise NothingToDraw(NOTHING)
     look, handles = look_of(rows)
     classes = sorted(set(rows["first"]))
-    ends = rows.groupby("first")["last"].first()
     rows = rows.assign(place=rows["first"].map(classes.index))
     kinds = [kind for kind in WORDS if kind in set(rows["part"])]
     figure, all_axes = panels(len(kinds), figure, columns)
     for axes, kind in zip(all_axes, kinds, strict=True):
         curves(axes, averaged(rows[rows["part"] == kind], ["place"]), "place", look)
-        axes.set_xticks(range(len(classes)), [_span(first, ends[first]) for first in classes], fontsize=7)
+        axes.set_xticks(range(len(classes)), [f"{first:,.0f}" for first in classes])
         axes.set_xlim(-0.4, len(classes) - 0.6)
-        axes.set_xlabel("times in training")
+        axes.set_xlabel("times in training, from")
         title(axes, WORDS[kind])
     finish(figure, handles)
     return figure
-
-
-def _span(first: float, last: float) -> str:
-    if pd.isna(last):
-        return f"{first:.0f}+"
-    return f"{first:.0f}" if first == last else f"{first:.0f}-{last:.0f}"

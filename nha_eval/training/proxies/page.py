@@ -142,22 +142,28 @@ def _positions(pool: Pool) -> str:
 
 
 def _bigrams(pool: Pool) -> str:
-    found: dict[str, dict[tuple[bool, int], list[float]]] = {}
+    found: dict[str, dict[tuple[bool, int, int | None], list[float]]] = {}
     for cell, record in pool.done():
         for one in record["measured"]:
             if one["length"] == pool.spec.text.length and str(one["window"]) == pool.own[cell.model]:
                 for kind in one["bigrams"]:
-                    at = found.setdefault(cell.model, {}).setdefault((kind["seen"], kind["first"]), [])
+                    at = found.setdefault(cell.model, {}).setdefault((kind["seen"], kind["first"], kind["last"]), [])
                     at.append(kind["nll"] / kind["tokens"])
-    counts = sorted({first for kinds in found.values() for _, first in kinds})
+    counts = sorted({(first, last) for kinds in found.values() for _, first, last in kinds}, key=lambda count: count[0])
     parts = []
     for seen, word in ((True, "that stood in the context before"), (False, "that did not")):
         rows = [
-            [name, *(_exp(_mean(kinds.get((seen, first)))) for first in counts)]
+            [name, *(_exp(_mean(kinds.get((seen, *count)))) for count in counts)]
             for name, kinds in found.items()
         ]  # fmt: skip
-        parts.append(f"Bigrams {word}:\n\n" + _table(["model", *(f"{first:,} times or more" for first in counts)], rows))
+        parts.append(f"Bigrams {word}:\n\n" + _table(["model", *(_times(*count) for count in counts)], rows))
     return "## Perplexity by how often the bigram comes in training\n\n" + "\n\n".join(parts)
+
+
+def _times(first: int, last: int | None) -> str:
+    if last is None:
+        return f"{first:,} times or more"
+    return f"{first:,} times" if first == last else f"{first:,} to {last:,}"
 
 
 def _recall(pool: Pool) -> str:
