@@ -77,7 +77,7 @@ class CostMeter:
 
         with PeakMemory(self.device) as peak:
             cold, times = self._time(call, repeats, seconds, on_progress)
-        return self._row(cold, times, batch * length, peak.megabytes, self._filled[1].state_bytes())
+        return self._row(cold, times, batch * length, peak.mebibytes, self._filled[1].state_bytes())
 
     def _decode(self, point: tuple[int, int, int], tokens: int, seconds: float, on_progress: Callable) -> dict[str, Any]:
         _, batch, _ = point
@@ -98,7 +98,7 @@ class CostMeter:
 
         with PeakMemory(self.device) as peak:
             cold, times = self._time(call, tokens, seconds, on_progress)
-        return self._row(cold, times, batch, peak.megabytes, held)
+        return self._row(cold, times, batch, peak.mebibytes, held)
 
     def _tokens(self, point: tuple[int, int, int]) -> torch.Tensor:
         length, batch, seed = point
@@ -124,7 +124,7 @@ class CostMeter:
         elif self.device.type == "mps":
             torch.mps.synchronize()
 
-    def _row(self, cold: float, times: list[float], tokens: int, megabytes: float, held: int) -> dict[str, Any]:
+    def _row(self, cold: float, times: list[float], tokens: int, mebibytes: float, held: int) -> dict[str, Any]:
         median = statistics.median(times)
         low, _, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else (median,) * 3
         return {
@@ -134,6 +134,6 @@ class CostMeter:
             "repeats": len(times),
             "cold_start_ms": round(1e3 * cold, 4),
             "tokens_per_s": round(tokens / median, 2),
-            "peak_memory_mb": round(megabytes, 1),
+            "peak_memory_mb": round(mebibytes, 1),
             "state_bytes": held,
         }

@@ -2,7 +2,7 @@
 reset first where the system lets us; else a thread samples.
 
     with PeakMemory(torch.device("cpu")) as peak: ...
-    peak.megabytes
+    peak.mebibytes
 """
 
 import contextlib
@@ -16,11 +16,11 @@ import torch
 
 
 class PeakMemory:
-    """The most memory in use between entering and leaving; `.megabytes` afterwards."""
+    """The most memory in use between entering and leaving; `.mebibytes` afterwards."""
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.megabytes = 0.0
+        self.mebibytes = 0.0
 
     def __enter__(self) -> "PeakMemory":
         gc.collect()
@@ -39,7 +39,7 @@ class PeakMemory:
             peak = self._sampler.stop()
         else:
             peak = _high_water_mark()
-        self.megabytes = peak / 2**20
+        self.mebibytes = peak / 2**20
 
 
 def _give_freed_memory_back() -> None:

@@ -150,4 +150,4 @@ def headline(cell: Cell, record: dict[str, Any]) -> str:
             spread = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
         value = f"{row['value']:.3f}" if isinstance(row["value"], int | float) else row["value"]
         return f"{row['metric']} {value}{spread} (n={row['n']})"
-    return f"{row['latency_ms']:.1f} ms, {row['peak_memory_mb']:.0f} MB, state {row['state_bytes'] / 2**20:.2f} MB"
+    return f"{row['latency_ms']:.1f} ms, {row['peak_memory_mb']:.0f} MiB, state {row['state_bytes'] / 2**20:.2f} MiB"

@@ -48,10 +48,10 @@ class Meter:
         if failure is None:
             try:
                 with set_up(case, self._draw()) as work:
-                    megabytes = peak_extra_mb(work, self.device)
+                    mebibytes = peak_extra_mb(work, self.device)
                     for graph in graphs:
                         times = self._times(work, graph)
-                        row = self._row(case, graph, work, times, None if graph and False in graphs else megabytes)
+                        row = self._row(case, graph, work, times, None if graph and False in graphs else mebibytes)
                         left.remove(graph)
                         yield row
             except Exception as problem:
@@ -114,7 +114,7 @@ class Meter:
             "graph": graph,
         }
 
-    def _row(self, case: Case, graph: bool, work: Work, times: list[float], megabytes: float | None) -> dict[str, Any]:
+    def _row(self, case: Case, graph: bool, work: Work, times: list[float], mebibytes: float | None) -> dict[str, Any]:
         low, middle, high = quartiles(times)
         cost = implementations.find(case.implementation).COUNT(case, self.dtype.itemsize)
         return {
@@ -127,7 +127,7 @@ class Meter:
             "tflops": significant(cost.flops / middle / 1e9),
             "gbps": significant(cost.bytes / middle / 1e6),
             "roofline_share": significant(cost.roofline_ms(self.tflops, self.gbps) / middle),
-            "peak_memory_mb": None if megabytes is None else round(megabytes, 2),
+            "peak_memory_mb": None if mebibytes is None else round(mebibytes, 2),
             "note": work.note,
             "status": "ok",
         }
@@ -148,7 +148,7 @@ def case_keys(case: Case, dtype: torch.dtype) -> dict[bool, dict[str, Any]]:
 
 
 def peak_extra_mb(work: Work, device: torch.device) -> float:
-    """The most memory, in MB of 2**20 bytes, that one call takes beyond what stood before: outputs, gradients, scratch. The
+    """The most memory, in MiB, that one call takes beyond what stood before: outputs, gradients, scratch. The
     call is the second: the first may compile. On a CPU it is the growth of the process.
     """
     work.call()
@@ -164,4 +164,4 @@ def peak_extra_mb(work: Work, device: torch.device) -> float:
             torch.cuda.synchronize(device)
     del out
     work.forget()
-    return max(0.0, peak.megabytes - before / 2**20)
+    return max(0.0, peak.mebibytes - before / 2**20)

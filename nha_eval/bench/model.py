@@ -181,5 +181,5 @@ def _headline(row: dict[str, Any]) -> str:
     share = "" if "floor_share" not in row else f", {100 * row['floor_share']:.0f}% of it the weights' bytes"
     return (
         f"{what}: {model_table.figures(row['latency_ms'])} ms, {model_table.figures(row['tokens_per_s'])} tokens/s, "
-        f"{model_table.figures(row['peak_memory_mb'])} MB{share}"
+        f"{model_table.figures(row['peak_memory_mb'])} MiB{share}"
     )

@@ -183,7 +183,7 @@ class ModelMeter:
             "cold_start_ms": significant(cold),
             "graph": graph,
             "tokens_per_s": significant(1e3 * work.tokens / middle),
-            "peak_memory_mb": round(peak.megabytes, 1),
+            "peak_memory_mb": round(peak.mebibytes, 1),
             "state_bytes_held": work.held(),
             "note": note,
         }

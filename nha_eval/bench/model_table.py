@@ -69,12 +69,12 @@ def _tables(rows: list[Row], products: dict[str, str]) -> Iterator[tuple[str, An
             yield f"{where}: {what}", _table(part, base, partial(_speed, products), lambda row, beside: "")
         if phase != "decode":
             yield (
-                f"{where}: peak memory in MB{_beside(', and times less than', base)}",
+                f"{where}: peak memory in MiB{_beside(', and times less than', base)}",
                 _table(part, base, _peak, _times("peak_memory_mb")),
             )
         else:
             yield (
-                f"{where}: state in MB{_beside(', and times less than', base)}",
+                f"{where}: state in MiB{_beside(', and times less than', base)}",
                 _table(part, base, _state, _times("state_bytes_held")),
             )
 

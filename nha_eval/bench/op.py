@@ -90,7 +90,7 @@ def _headline(row: dict[str, Any]) -> str:
     what = f"{row['shape']} {row['phase']} {row['length']:,} x {row['batch']}: {row['implementation']}{window}{graph}"
     if row["status"] != "ok":
         return f"{what}: {row['status']}: {row['reason']}"
-    memory = "" if row["peak_memory_mb"] is None else f", {table.figures(row['peak_memory_mb'])} MB"
+    memory = "" if row["peak_memory_mb"] is None else f", {table.figures(row['peak_memory_mb'])} MiB"
     return (
         f"{what}: {table.figures(row['latency_ms'])} ms, {table.figures(row['tflops'])} TFLOP/s, "
         f"{table.figures(row['gbps'])} GB/s, {100 * row['roofline_share']:.0f}% of the roofline{memory}"

@@ -88,7 +88,7 @@ def _phase_tables(rows: list[dict[str, str]]):
             lengths = sorted({row["length"] for row in part}, key=int)
             growth = ["growth"] if {FROM, TO} <= set(lengths) else []
             columns = [f"{int(length):,}" for length in lengths]
-            rest = ["at", "TFLOP/s", "GB/s", "roofline", "extra MB"]
+            rest = ["at", "TFLOP/s", "GB/s", "roofline", "extra MiB"]
             note = f" (growth: {int(TO):,} over {int(FROM):,})" if growth else ""
             table = new_table(
                 f"Shape {shape}, {dtype}, {phase}: median ms by length{note}",
@@ -133,7 +133,7 @@ def _decode_table(rows: list[dict[str, str]]):
     part = [row for row in rows if row["phase"] == "decode"]
     if not part:
         return None
-    columns = ("shape", "dtype", "batch", "context", "us a step", "quartiles", "TFLOP/s", "GB/s", "roofline", "extra MB")
+    columns = ("shape", "dtype", "batch", "context", "us a step", "quartiles", "TFLOP/s", "GB/s", "roofline", "extra MiB")
     table = new_table("Decode: median microseconds of one step of all sequences", "implementation", "window", *columns)
     for row in part:
         where = (row["shape"], row["dtype"], row["batch"], f"{int(row['length']):,}")

@@ -29,7 +29,7 @@ from ._style import (
     BYTES,
     INK,
     LINES,
-    MEGABYTES,
+    MEBIBYTES,
     MILLISECONDS,
     MUTED,
     PALETTE,
@@ -93,7 +93,7 @@ PANELS = (
     Panel("Prefill", "prefill", "latency_ms", PER_TOKENS, "median", race=True, each=1000),
     Panel("Decoding a token", "decode", "latency_ms", MILLISECONDS, "median latency", race=True),
     Panel("Training step", "train", "latency_ms", PER_TOKENS, "median", race=True, each=1000),
-    Panel("Memory of prefill", "prefill", "peak_memory_mb", MEGABYTES, "peak memory"),
+    Panel("Memory of prefill", "prefill", "peak_memory_mb", MEBIBYTES, "peak memory"),
     Panel("State of one sequence", "decode", "state_bytes_held", BYTES, "cache held"),
     Panel("Throughput of the largest batch", "decode", "tokens_per_s", TOKENS_A_SECOND, "decoded", largest=True),
 )

@@ -211,5 +211,5 @@ def scaled(values: np.ndarray, units: tuple[tuple[float, str], ...]) -> tuple[fl
 
 MILLISECONDS = ((1.0, "ms"), (1000.0, "s"))
 TOKENS = ((1.0, "tokens/s"), (1000.0, "thousand tokens/s"))
-MEGABYTES = ((1.0, "MB"), (1024.0, "GB"))
+MEBIBYTES = ((1.0, "MiB"), (1024.0, "GiB"))
 BYTES = ((1.0, "bytes"), (1024.0, "KiB"), (1024.0**2, "MiB"), (1024.0**3, "GiB"))

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ._lines import PHASES, Panel, draw_panels, measured, phase_groups
-from ._style import BYTES, MEGABYTES, Code, NothingToDraw
+from ._style import BYTES, MEBIBYTES, Code, NothingToDraw
 
 TITLE = "Memory against length"
 ALT = (
@@ -26,7 +26,7 @@ def draw(scores: pd.DataFrame, costs: pd.DataFrame, figure: Figure | None = None
         raise NothingToDraw("no memory to draw: no cell of costs.csv is ok yet")
     code = Code(scores, costs)
     wanted = [
-        Panel(f"{PHASES.get(phase, phase)}{suffix}", part, "peak_memory_mb", MEGABYTES, "peak memory", log=False)
+        Panel(f"{PHASES.get(phase, phase)}{suffix}", part, "peak_memory_mb", MEBIBYTES, "peak memory", log=False)
         for phase, suffix, part in phase_groups(peak)
     ]
     # The state after a prefill of some length is the state a decoding step at that length starts from: one line for

@@ -70,7 +70,7 @@ def beside_table(frames: Frames, environment: dict) -> Table | None:
         values[-1] += [_figure(most, setting, "peak_memory_mb"), _figure(most, setting, "state_bytes")]
     heads = [suite_label(suite, length, groups) for suite, length in longest]
     point = _point(costs)
-    columns = ["setting", "weights, M", *heads, f"prefill, ms{point}", f"one token, ms{point}", "peak memory, MB", "state"]
+    columns = ["setting", "weights, M", *heads, f"prefill, ms{point}", f"one token, ms{point}", "peak memory, MiB", "state"]
     less = frozenset(range(1 + len(parts), len(columns) - 1))
     return Table("Accuracy beside cost", columns, rows, best=best_of(values, less))
 

@@ -149,7 +149,7 @@ def cost_tables(frames: Frames) -> list[Table]:
             "runs",
             "cold start, ms",
             "tokens/s",
-            "peak memory, MB",
+            "peak memory, MiB",
             "state",
         ]
         found.append(_table(f"{clean_text(PHASES.get(phase, phase), 40)}{suffix}", columns, lines))

@@ -86,7 +86,7 @@ def test_a_run_on_a_cpu(tmp_path, capsys):
         "tiny, float32, prefill, batch 1: median ms",
         "decoding a token, batch largest: tokens/s",
         "weights' share",
-        "state in MB",
+        "state in MiB",
         "ceiling: copy",
         "flash-linear-attention's models want a CUDA device",
     ):

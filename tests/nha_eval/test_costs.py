@@ -79,8 +79,8 @@ def test_peak_memory_sees_what_came_and_went():
         torch.ones(64 * 2**20 // 4).sum()
     with PeakMemory(torch.device("cpu")) as again:
         pass
-    assert 50 < busy.megabytes - idle.megabytes < 90
-    assert again.megabytes < busy.megabytes - 50
+    assert 50 < busy.mebibytes - idle.mebibytes < 90
+    assert again.mebibytes < busy.mebibytes - 50
 
 
 def test_the_sampler_sees_it_too():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 
@@ -124,6 +125,35 @@ def test_of_models_trained_together_one_that_fails_costs_no_other(tmp_path, monk
     ]
     assert tried == [[0, 1], [0], [1], [2]]
     assert found == [(0, "error"), (1, "ok"), (2, "ok")]
+
+
+def test_rates_are_tried_beyond_an_end_that_is_best(tmp_path, monkeypatch):
+    """The sliding window is best at the middle one, NHA at the highest and at one beyond it."""
+    met = []
+
+    def trained(spec, cell, folder):
+        met.append(cell)
+        best = 0.9 if cell.shape.mixer == "swa" else 8.0
+        return {**fake(spec, cell, folder), "selection": 1 / (1 + abs(math.log(cell.rate / best)))}
+
+    monkeypatch.setattr(sweeping, "train_cell", trained)
+    models = [{"mixer": "nha", "windows": [4], "slots": [2]}, {"mixer": "swa", "windows": [4]}]
+    spec = spec_of(models=models, rates=[0.3, 1.0, 3.0], seeds=[1, 2], rate_seed=7)
+    sweep(spec, tmp_path / "run")
+    assert len(met) == trainings(spec, 2) == 2 * (3 + 2)
+    met.clear()
+    # A sweep that is done is widened, and what was tried stays.
+    table = sweep(spec.model_copy(update={"widen": 1}), tmp_path / "run")
+    assert [(cell.rate, cell.tested) for cell in met] == [(9.0, False), (9.0, True), (9.0, True)]
+    tested = {(row["mixer"], row["rate"]) for row in rows(table) if row["split"] == "test"}
+    assert tested == {("nha", "9"), ("swa", "1")}
+    assert "1 at the highest; over all models these are 0.3 to 9." in (tmp_path / "run/claims.md").read_text()
+    met.clear()
+    # Beyond 9 nothing is better.
+    table = sweep(spec.model_copy(update={"widen": 2}), tmp_path / "run")
+    assert [(cell.rate, cell.tested) for cell in met] == [(27.0, False)]
+    assert {(row["mixer"], row["rate"]) for row in rows(table) if row["split"] == "test"} == tested
+    assert sweeping.Plan(spec.model_copy(update={"widen": 2}), tmp_path / "run", 1).total == 12
 
 
 def test_of_equal_rates_the_faster_then_the_lower_is_chosen():

@@ -18,7 +18,7 @@ def test_scores_stand_beside_costs_at_the_longest_shared_length():
     found = table(full_scores(), full_costs())
     assert found.columns == [
         *("setting", "weights, M", "recall-local, 1,024 tokens", "commonsense-local"),
-        *("prefill, ms at 4,096 tokens", "one token, ms at 4,096 tokens", "peak memory, MB", "state"),
+        *("prefill, ms at 4,096 tokens", "one token, ms at 4,096 tokens", "peak memory, MiB", "state"),
     ]
     rows = {row[0]: row[1:] for row in found.rows}
     # recall (0.8 + 0.6) / 2 and (0.5 + 0.4) / 2; sqrt(0.03^2 + 0.04^2) / 2; prefill 4096 and 4096 * 0.83.

@@ -168,6 +168,18 @@ def rates_of(spec: MqarSpec, model: Cell) -> list[Cell]:
     return [replace(model, rate=rate) for rate in spec.rates] if len(spec.rates) > 1 else []
 
 
+def rate_beyond(spec: MqarSpec, tried: list[float], best: float) -> float | None:
+    """The next rate where the best of those tried is at an end, as far beyond it as the spec's two rates there are apart."""
+    rates = sorted(spec.rates)
+    if best == min(tried):
+        found = best * rates[0] / rates[1]
+    elif best == max(tried):
+        found = best * rates[-1] / rates[-2]
+    else:
+        return None
+    return float(f"{found:.3g}")
+
+
 def seeds_of(spec: MqarSpec, model: Cell, rate: float) -> list[Cell]:
     """The trainings that are reported of a model."""
     return [replace(model, rate=rate, seed=seed, tested=True) for seed in spec.seeds]

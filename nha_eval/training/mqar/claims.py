@@ -99,11 +99,15 @@ def _rates(spec: MqarSpec, rows: list[dict[str, str]]) -> str:
     if len(spec.rates) == 1:
         return ""
     chosen = {_training(row)[:-1] for row in rows if row["split"] == "test" and row["status"] == "ok"}
-    rates = [float(rate) for *_, rate in chosen]
-    edges = [sum(rate == float(f"{edge:.6g}") for rate in rates) for edge in (min(spec.rates), max(spec.rates))]
+    tried: dict[tuple[str, ...], set[float]] = defaultdict(set)
+    for row in rows:
+        *model, rate, _ = _training(row)
+        tried[tuple(model)].add(float(rate))
+    edges = [sum(float(rate) == edge(tried[tuple(model)]) for *model, rate in chosen) for edge in (min, max)]
+    every = sorted(set().union(*tried.values()))
     return (
-        f"\nOf {len(rates)} models {edges[0]} are best at the lowest of the rates tried ({min(spec.rates):g}) and {edges[1]} "
-        f"at the highest ({max(spec.rates):g}).\n"
+        f"\nOf {len(chosen)} models {edges[0]} are best at the lowest of the rates tried of them and {edges[1]} at the "
+        f"highest; over all models these are {every[0]:g} to {every[-1]:g}.\n"
     )
 
 

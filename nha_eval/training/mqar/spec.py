@@ -75,6 +75,7 @@ class MqarSpec(Strict):
     tasks: list[Task] = Field(min_length=1)
     models: list[Model] = Field(min_length=1)
     rates: list[Annotated[Number, Field(gt=0)]] = Field(min_length=1)  # learning rates
+    widen: Whole = Field(0, ge=0, le=4)  # further rates tried of a model whose best one is the lowest or the highest tried
     rate_seed: Seed = 0  # on which the rate is chosen
     seeds: list[Seed] = Field([1, 2, 3], min_length=1)  # at the chosen rate
     vocabulary: Annotated[Whole, Field(ge=4, le=2**20)] = 8192  # tokens: half keys, half values
@@ -128,8 +129,9 @@ class MqarSpec(Strict):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the results, as plain data."""
-        return self.model_dump(mode="json", exclude={"out", "side_by_side"})
+        """All that decides the results of a training, as plain data."""
+        # A sweep that is done may be widened.
+        return self.model_dump(mode="json", exclude={"out", "side_by_side", "widen"})
 
 
 def make_mqar_spec(content: dict[str, Any], *, where: str) -> MqarSpec:

@@ -17,6 +17,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from nha_eval.bench.machine import resolve_device
 from nha_eval.journal import plain, write_atomic
 from nha_eval.progress import duration
 from nha_eval.training.folder import training_folder
-from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, first_cells, mqar_config, rates_of, seeds_of
+from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, first_cells, mqar_config, rate_beyond, rates_of, seeds_of
 from nha_eval.training.mqar.claims import write_claims
 from nha_eval.training.mqar.estimate import trainings
 from nha_eval.training.mqar.spec import MqarSpec
@@ -58,6 +59,7 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
             "products_of_fp32": PRECISION if on_gpu else "fp32",
             "workers": workers,
             "side_by_side": spec.side_by_side,
+            "widen": spec.widen,
             "filler": "random tokens, keys among them" if spec.random_filler else "token 0",
         }
         write_atomic(folder / "environment.json", json.dumps(plain(about), indent=1) + "\n")
@@ -72,9 +74,9 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
 
 
 class Plan:
-    """What is left of a sweep, in units of trainings that one worker takes: a model's seeds come once its rates are known, and
-    before the next model's. side_by_side: how many of one task and mixer a unit holds at most; as many models that follow each
-    other in the spec are taken together as fit.
+    """What is left of a sweep, in units of trainings that one worker takes: a model's seeds come once its rates are known, with
+    those beyond the spec's where it is widened, and before the next model's. side_by_side: how many of one task and mixer a
+    unit holds at most; as many models that follow each other in the spec are taken together as fit.
     """
 
     def __init__(self, spec: MqarSpec, folder: Path, side_by_side: int):
@@ -82,10 +84,8 @@ class Plan:
         self.models = first_cells(spec)
         self.records: dict[str, dict[str, Any]] = {}
         self.waiting: deque[Job] = deque()
-        self.total = trainings(spec, len(self.models) // len(spec.tasks))
         for models in self._groups():
-            self.waiting += self._units([cell for model in models for cell in rates_of(spec, model)])
-            self.waiting += self._units([cell for model in models for cell in self._seeds(model)])
+            self.waiting += self._next(models)
 
     def _groups(self) -> list[list[Cell]]:
         """Models that are trained together, at least one each."""
@@ -102,23 +102,56 @@ class Plan:
 
     def _units(self, cells: list[Cell]) -> list[Job]:
         """Calls of `train_unit` for the cells that are not finished."""
-        for cell in cells:
-            record = _read(self.path(cell))
-            if record is not None:
-                self.records[cell.id(self.spec)] = record
+        self._keep(cells)
         left = [cell for cell in cells if not self.has(cell)]
         units = [left[at : at + self.side_by_side] for at in range(0, len(left), self.side_by_side)]
         places = [[str(self.folder / "work" / cell.id(self.spec)) for cell in unit] for unit in units]
         return [Job((self.spec, unit, where)) for unit, where in zip(units, places, strict=True)]
 
+    def _keep(self, cells: list[Cell]) -> None:
+        """Takes what an earlier call has finished of them."""
+        for cell in cells:
+            record = None if self.has(cell) else _read(self.path(cell))
+            if record is not None:
+                self.records[cell.id(self.spec)] = record
+
+    def _next(self, models: list[Cell]) -> list[Job]:
+        """What can be trained of models that go together: the rates that are left, and the seeds of those without any left."""
+        rates = self._units([cell for model in models for cell in self._rates(model)])
+        return rates + self._units([cell for model in models for cell in self._seeds(model)])
+
+    def _rates(self, model: Cell) -> list[Cell]:
+        """The trainings that choose a model's rate: the spec's, and those beyond them as far as they are known to be wanted."""
+        rates = rates_of(self.spec, model)
+        for _ in range(self.spec.widen if rates else 0):
+            self._keep(rates)
+            beyond = rate_beyond(self.spec, [cell.rate for cell in rates], self._best(rates)) if self._all(rates) else None
+            if beyond is None:
+                break
+            rates.append(replace(model, rate=beyond))
+        return rates
+
+    def _all(self, cells: list[Cell]) -> bool:
+        return all(map(self.has, cells))
+
+    def _best(self, rates: list[Cell]) -> float:
+        found = {place: self.records[cell.id(self.spec)] for place, cell in enumerate(rates)}
+        (rate,) = choose_rates(rates, found).values()
+        return rate
+
     def _seeds(self, model: Cell) -> list[Cell]:
         """The trainings that are reported of a model; none as long as its rates are not all tried."""
-        rates = rates_of(self.spec, model)
-        if not all(map(self.has, rates)):
+        rates = self._rates(model)
+        self._keep(rates)
+        if not self._all(rates):
             return []
-        found = {place: self.records[cell.id(self.spec)] for place, cell in enumerate(rates)}
-        rate = choose_rates(rates, found)[model.task.name, model.number] if rates else model.rate
-        return seeds_of(self.spec, model, rate)
+        return seeds_of(self.spec, model, self._best(rates) if rates else model.rate)
+
+    @property
+    def total(self) -> int:
+        """How many trainings there are, those beyond the spec's rates as far as they are known."""
+        beyond = sum(len(self._rates(model)) - len(rates_of(self.spec, model)) for model in self.models)
+        return trainings(self.spec, len(self.models) // len(self.spec.tasks)) + beyond
 
     def path(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.id(self.spec)}.json"
@@ -127,7 +160,7 @@ class Plan:
         return cell.id(self.spec) in self.records
 
     def done(self, cells: list[Cell], records: list[dict[str, Any]]) -> None:
-        """Keeps the records of a unit; where they were the last of a model's rates, its seeds are next."""
+        """Keeps the records of a unit; where they were the last of a model's rates, those beyond or its seeds are next."""
         for cell, record in zip(cells, records, strict=True):
             name = cell.id(self.spec)
             about = {"id": name, "label": cell.shape.label, "rate": cell.rate, "seed": cell.seed}
@@ -136,7 +169,9 @@ class Plan:
         if not cells[0].tested:
             done = {(cell.task.name, cell.number) for cell in cells}
             models = [one for one in self.models if (one.task.name, one.number) in done]
-            self.waiting.extendleft(reversed(self._units([cell for model in models for cell in self._seeds(model)])))
+            # Of rates in several units the last to be done says what is next.
+            ready = [model for model in models if self._all(rates_of(self.spec, model))]
+            self.waiting.extendleft(reversed(self._next(ready)))
 
     def part(self, cells: list[Cell]) -> bool:
         """Has the models of a unit that failed trained apart, so that one costs the others time alone; False for one model."""
@@ -149,7 +184,7 @@ class Plan:
 
     def found(self) -> tuple[list[Cell], list[dict[str, Any]]]:
         """The finished trainings and their records, all rates before all seeds."""
-        cells = [cell for model in self.models for cell in rates_of(self.spec, model)]
+        cells = [cell for model in self.models for cell in self._rates(model)]
         cells += [cell for model in self.models for cell in self._seeds(model)]
         cells = [cell for cell in cells if self.has(cell)]
         return cells, [self.records[cell.id(self.spec)] for cell in cells]

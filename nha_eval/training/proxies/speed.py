@@ -50,7 +50,7 @@ def timed(spec: ProxySpec, cell: Cell, data: Data) -> dict[str, Any]:
         "tokens_per_s": round(float(median), 1),
         "tokens_per_s_p25": round(float(low), 1),
         "tokens_per_s_p75": round(float(high), 1),
-        "peak_memory_mb": round(peak.megabytes, 1),
+        "peak_memory_mb": round(peak.mebibytes, 1),
         "steps": spec.speed_steps,
     }
 
