@@ -103,14 +103,20 @@ def rotary(theta: float) -> dict:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": float(theta)}}
 
 
+def short_convolutions(read: Reader) -> int:
+    """Taps of a layer's convolutions where they can be left out; 1: it has none."""
+    if not read.get("use_short_conv"):
+        return 1
+    read.only("conv_bias", False)
+    taps = read.get("conv_size", 4)
+    if taps == 1:
+        read.unlike.append("conv_size is 1, which here is none (wanted 2 or more where use_short_conv is true)")
+    return taps
+
+
 def slot_layer(read: Reader, mixer: str) -> dict:
     """What GSA and the authors' NHA share: slots under a gate, SiLU on values and output, a norm before o_proj."""
-    taps = 1
-    if read.get("use_short_conv"):
-        read.only("conv_bias", False)
-        taps = read.get("conv_size", 4)
-        if taps == 1:
-            read.unlike.append("conv_size is 1, which here is none (wanted 2 or more where use_short_conv is true)")
+    taps = short_convolutions(read)
     for name in ("expand_k", "expand_v"):
         read.only(name, 1)
     heads = heads_of(read, read.get("num_heads", 4), read.get("num_kv_heads"))
@@ -134,11 +140,12 @@ def gsa(read: Reader) -> Translation:
 def gla(read: Reader) -> Translation:
     heads = read.get("num_heads", 4)
     read.only("num_kv_heads", None, heads)
-    for name, wanted in (("feature_map", None), ("use_short_conv", False), ("use_output_gate", True), ("clamp_min", None)):
+    for name, wanted in (("feature_map", None), ("use_output_gate", True), ("clamp_min", None)):
         read.only(name, wanted)
     read.only("use_gk", True)
     read.only("use_gv", False)
     options = {"num_heads": heads, "expand_k": read.get("expand_k", 0.5), "expand_v": read.get("expand_v", 1.0)}
+    options["conv_size"] = short_convolutions(read)
     fields = decoder(read) | heads_of(read, heads, None) | {"mixer_options": {"gla": options}}
     # The norm has another name where it is not fused with its gate.
     names = (*DECODER_NAMES, (r"\.self_attn\.g_norm\.", ".self_attn.g_norm_swish_gate."))

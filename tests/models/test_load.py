@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from theirs import (
     ATTENTION_SHAPES,
+    CONVOLVED_GLA_SHAPES,
     CONVOLVED_SHAPES,
     DELTA_SHAPES,
     GLA_SHAPES,
@@ -50,6 +51,7 @@ CASES = {
     "gsa-convolved": ({**GSA, **CONVOLVED}, CONVOLVED_SHAPES, [partial(gsa, convolutions=True)] * 2),
     "gsa-h": ({**GSA, **WINDOWED}, [SLOT_SHAPES, ATTENTION_SHAPES], [gsa, attention(6)]),
     "gla": (GLA, GLA_SHAPES, [gla] * 2),
+    "gla-convolved": ({**GLA, **CONVOLVED}, CONVOLVED_GLA_SHAPES, [partial(gla, convolutions=True)] * 2),
     "gated-deltanet": (DELTA, DELTA_SHAPES, [gated_deltanet] * 2),
     "gated-deltanet-h": (
         {**DELTA, "attn": [WINDOWED["attn"]]},
@@ -168,7 +170,7 @@ def test_hybridised_models(kind, tmp_path):
 REFUSED = [
     (GSA, {"use_short_conv": True, "conv_bias": True}, "conv_bias is True"),
     (AUTHORS, {"use_short_conv": True, "conv_size": 1}, "conv_size is 1"),
-    (GLA, {"use_short_conv": True}, "use_short_conv is True"),
+    (GLA, {"use_short_conv": True, "conv_bias": True}, "conv_bias is True"),
     (GSA, {"feature_map": "relu"}, "feature_map is 'relu'.*wanted 'swish' or 'silu'"),
     (GSA, {"expand_v": 2}, "expand_v is 2"),
     (GSA, {"attn": {"layers": [1], "num_heads": 8}}, "heads, biases or rope_theta other than the rest's"),

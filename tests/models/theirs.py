@@ -30,6 +30,9 @@ GLA_SHAPES = {
     "gk_proj.0.weight": (16, HIDDEN), "gk_proj.1.weight": (16, 16), "gk_proj.1.bias": (16,),
     "g_norm_swish_gate.weight": (16,), "o_proj.weight": (HIDDEN, 32),
 }  # fmt: skip
+CONVOLVED_GLA_SHAPES = GLA_SHAPES | {
+    "q_conv1d.weight": (16, 1, 3), "k_conv1d.weight": (16, 1, 3), "v_conv1d.weight": (32, 1, 3),
+}  # fmt: skip
 DELTA_SHAPES = {
     "q_proj.weight": (16, HIDDEN), "k_proj.weight": (16, HIDDEN), "v_proj.weight": (32, HIDDEN), "g_proj.weight": (32, HIDDEN),
     "a_proj.weight": (2, HIDDEN), "b_proj.weight": (2, HIDDEN), "A_log": (2,), "dt_bias": (2,),
@@ -105,10 +108,13 @@ def gsa(x, w, convolutions=False):
     return slot_output(naive_recurrent_gsa(F.silu(q), k, v, 1 - g.exp(), g, scale=1.0)[0], w)
 
 
-def gla(x, w):
+def gla(x, w, convolutions=False):
     from fla.ops.gla.naive import naive_recurrent_gla
 
-    q, k, v, gate = (split(x @ w(f"{name}_proj.weight").T, 2) for name in "qkvg")
+    q, k, v, gate = (x @ w(f"{name}_proj.weight").T for name in "qkvg")
+    if convolutions:
+        q, k, v = (convolved(y, w(f"{name}_conv1d.weight")) for y, name in ((q, "q"), (k, "k"), (v, "v")))
+    q, k, v, gate = (split(y, 2) for y in (q, k, v, gate))
     decay = x @ w("gk_proj.0.weight").T @ w("gk_proj.1.weight").T + w("gk_proj.1.bias")
     o = naive_recurrent_gla(q, k, v, F.logsigmoid(split(decay, 2)) / 16)[0]
     return (norm(o, w("g_norm_swish_gate.weight")) * F.silu(gate)).flatten(-2) @ w("o_proj.weight").T

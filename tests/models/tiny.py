@@ -43,6 +43,7 @@ def settings() -> dict[str, dict]:
     found["nha-conv"] = {"mixers": "nha", "windows": 7, **layer, **taps}
     found["hybrid-conv"] = {"mixers": ["attention", "attention", "nha", "gsa"], "windows": [7, None, 0, None], **taps}
     found["hybrid-conv"]["num_hidden_layers"] = 4
+    found["gla-conv"] = {"mixers": "gla", "mixer_options": {"gla": {"conv_size": 4}}}
     found["hybrid"] = {"mixers": ["nha", "attention", "gsa"], "windows": [5, None, None]}
     return found
 

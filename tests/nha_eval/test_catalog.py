@@ -224,8 +224,8 @@ def test_the_window_of_what_other_code_wrote():
     assert own_window({"model_type": "nha", "window_size": 16, **heads}) == 16
     assert own_window({"model_type": "nha", "window_size": 16, "gsa_kv_shift": 0, **heads}) == 17
     assert own_window({"model_type": "nha", "block_size": 3, "transformer_idx": 0, **heads}) == "own"
-    with pytest.raises(UserError, match="use_short_conv is True"):
-        own_window({"model_type": "gla", "use_short_conv": True, **heads})
+    with pytest.raises(UserError, match="conv_bias is True"):
+        own_window({"model_type": "gla", "use_short_conv": True, "conv_bias": True, **heads})
 
 
 @pytest.mark.parametrize(
