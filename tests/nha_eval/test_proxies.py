@@ -31,7 +31,7 @@ from nha_eval.training.proxies.claims import claims
 from nha_eval.training.proxies.data import Batches, prepare, read
 from nha_eval.training.proxies.intervals import Resamples
 from nha_eval.training.proxies.measure import equal_parts, measure
-from nha_eval.training.proxies.pooled import Pool
+from nha_eval.training.proxies.pooled import Pool, Recalled
 from nha_eval.training.proxies.recall import CUE, PASSAGE, recall_tasks
 from nha_eval.training.proxies.spec import make_proxy_spec
 from nha_eval.training.proxies.sweep import sweep
@@ -216,6 +216,17 @@ def test_recall_is_of_what_was_told_alone(place, tmp_path):
     # One that copies is right on random tokens where they were told, and not where others were.
     found = tasks[2].answered(Copier(data.vocabulary), CPU, torch.float32)
     assert np.mean(found["right"]) > 0.7 > 0.2 > np.mean(found["control"])
+    # A token at a time, each beside what its logits say of it.
+    told = tasks[2].told[0]
+    hidden = Copier(data.vocabulary).model(torch.from_numpy(told.tokens)[None]).last_hidden_state[0].double()
+    asked = range(told.begin, told.end)
+    nats = [-hidden[at - 1].log_softmax(-1)[told.tokens[at]].item() for at in asked]
+    assert found["right_nats"][0] == pytest.approx(np.mean(nats), abs=1e-4)
+    assert Recalled.of([found]).nats[1] > 0.1 and Recalled.of([{**found, "control_nats": found["right_nats"]}]).nats == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_intervals_cover_and_pairs_are_told_apart():

@@ -172,16 +172,23 @@ def _recall(pool: Pool) -> str:
         return ""
     can = {place: _calibrated(pool, *place) for place in asked}
     head = ["model", *(f"{form} {distance:,}{'' if can[form, distance] else ' *'}" for form, distance in asked)]
-    rows = []
+    rows, nats = [], []
     for name in pool.names:
         found = [pool.recall(name, *place) for place in asked]
         rows.append([name, *(_NONE if one is None else _recalled(one) for one in found)])
+        nats.append([name, *(_NONE if one is None or one.nats is None else _likelier(*one.nats) for one in found)])
+    likelier = (
+        "\n\nBy how much the asked tokens are likelier where they were told, in nats a token:\n\n" + _table(head, nats)
+        if any(cell != _NONE for row in nats for cell in row[1:])
+        else ""
+    )
     return (
         "## Recall in context\n\nShare foretold right by form and distance in tokens, less the share with what was told taken "
         "out; its interval is over sequences.\n\n"
         + _table(head, rows)
         + f"\n\n\\* the full-attention proxy gains less than {CALIBRATED:g}: the form tells nothing of the others. Forms: "
         "`passage`, met again word for word; `random`, the same of random tokens; `fact`, one of three stated facts asked back."
+        + likelier
     )
 
 
@@ -252,6 +259,10 @@ def _ratio(mean: float, low: float, high: float) -> str:
 
 def _recalled(found: Recalled) -> str:
     return f"{found.right:.2f} - {found.control:.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def _likelier(nats: float, low: float, high: float) -> str:
+    return f"{nats:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _mean(values: list[float] | None) -> float:

@@ -122,13 +122,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Recalled:
-    """Shares foretold right, with what was told and without; the 95% interval is of their difference, over sequences."""
+    """Shares foretold right, with what was told and without; the 95% interval is of their difference, over sequences. nats:
+    (by how much the asked tokens' mean loss is lower where they were told, low, high); None in records from before it was kept.
+    """
 
     right: float
     control: float
     low: float
     high: float
     n: int
+    nats: tuple[float, float, float] | None = None
 
     @property
     def gain(self) -> float:
@@ -139,5 +142,9 @@ class Recalled:
         """Of the records of the seeds, whose sequences are the same."""
         right, control = (np.mean([one[name] for one in seeds], 0) for name in ("right", "control"))
         gains = right - control
-        low, high = Resamples(len(gains), 2000).interval(gains, np.ones(len(gains)))
-        return cls(float(right.mean()), float(control.mean()), low, high, len(gains))
+        draws, each = Resamples(len(gains), 2000), np.ones(len(gains))
+        nats = None
+        if all("right_nats" in one for one in seeds):
+            told, other = (np.mean([one[name] for one in seeds], 0) for name in ("right_nats", "control_nats"))
+            nats = draws.difference(other, told, each)
+        return cls(float(right.mean()), float(control.mean()), *draws.interval(gains, each), len(gains), nats)

@@ -7,7 +7,7 @@ tokens are given and asked one by one.
   them again: whether all tokens of its value are foretold right.
 
 Each sequence is asked once more with what was told taken out and another of its kind in its place (`control`): what is right
-even so was not recalled.
+even so was not recalled. What is not foretold yet may be likelier already: the nats of the asked tokens are kept as well.
 
     recall_tasks(data, tokenizer, spec)[0].answered(model, device, dtype)
 """
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from models.modeling import NHAForCausalLM
 from nha_eval.text.recall_text import FORMS as FACTS
@@ -51,11 +52,14 @@ class RecallTask:
     control: list[Asked]
 
     def answered(self, model: NHAForCausalLM, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-        """`right` and `control`, a share a sequence: of the asked tokens, for `fact` 1 where all are right and else 0."""
+        """`right` and `control`, a share a sequence: of the asked tokens, for `fact` 1 where all are right and else 0; and
+        `right_nats`, `control_nats`, the mean loss of these tokens in nats.
+        """
         found = {}
         for name, asked in (("right", self.told), ("control", self.control)):
-            shares = shares_right(model, asked, device, dtype)
+            shares, nats = foretold(model, asked, device, dtype)
             found[name] = [round(float(x == 1 if self.form == "fact" else x), 4) for x in shares]
+            found[f"{name}_nats"] = [round(float(x), 4) for x in nats]
         return {"form": self.form, "distance": self.distance, **found}
 
 
@@ -124,8 +128,10 @@ def _tokens(tokenizer: Any, text: str) -> np.ndarray:
 
 
 @torch.no_grad()
-def shares_right(model: NHAForCausalLM, asked: list[Asked], device: torch.device, dtype: torch.dtype) -> np.ndarray:
-    """The share of asked tokens foretold right, one a sequence."""
+def foretold(
+    model: NHAForCausalLM, asked: list[Asked], device: torch.device, dtype: torch.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """(the share of asked tokens foretold right, their mean loss in nats), one a sequence."""
     was_training = model.training
     model.eval()
     longest = max(len(one.tokens) for one in asked)
@@ -136,15 +142,18 @@ def shares_right(model: NHAForCausalLM, asked: list[Asked], device: torch.device
         ids[row, : len(one.tokens)] = one.tokens
         wanted[row, one.begin : one.end] = True
     rows = max(1, AT_ONCE[device.type] // longest)
-    shares = []
+    shares, losses = [], []
     for part, done in equal_parts(len(asked), rows):
         batch = torch.from_numpy(ids[part]).to(device)
         chosen = torch.from_numpy(wanted[part]).to(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             hidden = model.model(batch, use_cache=False).last_hidden_state
-            told = model.lm_head(hidden[:, :-1][chosen[:, 1:]]).argmax(-1)
-        right = torch.zeros(chosen[:, 1:].shape, device=device)
-        right[chosen[:, 1:]] = (told == batch[:, 1:][chosen[:, 1:]]).float()
-        shares.append((right.sum(1) / chosen.sum(1))[done:].cpu().numpy())
+            logits = model.lm_head(hidden[:, :-1][chosen[:, 1:]]).float()
+        answers = batch[:, 1:][chosen[:, 1:]]
+        each = (logits.argmax(-1) == answers).float(), F.cross_entropy(logits, answers, reduction="none")
+        for found, values in zip((shares, losses), each, strict=True):
+            placed = torch.zeros(chosen[:, 1:].shape, device=device)
+            placed[chosen[:, 1:]] = values
+            found.append((placed.sum(1) / chosen.sum(1))[done:].cpu().numpy())
     model.train(was_training)
-    return np.concatenate(shares)
+    return np.concatenate(shares), np.concatenate(losses)

@@ -28,7 +28,7 @@ LM = [
 DIFFERENCES = ["model", "window", "against", "against_window", "length", "part", "ratio", "ci_low", "ci_high"]
 RECALL = [
     *("model", "mixer", "seed", "trained_window", "window", "form", "distance", "accuracy", "control"),
-    *("gain", "ci_low", "ci_high", "n"),
+    *("gain", "ci_low", "ci_high", "nats", "nats_low", "nats_high", "n"),
 ]
 SPEED = [
     *("model", "parameters", "embedding", "state_elements", "tokens_per_s", "tokens_per_s_p25", "tokens_per_s_p75"),
@@ -127,6 +127,7 @@ def _recall(pool: Pool) -> list[dict[str, Any]]:
             found = Recalled.of([one])
             figures = {"accuracy": found.right, "control": found.control, "gain": found.gain}
             figures |= {"ci_low": found.low, "ci_high": found.high}
+            figures |= dict(zip(("nats", "nats_low", "nats_high"), found.nats or (), strict=False))
             place = {key: one[key] for key in ("window", "form", "distance")}
             rows.append({**common, **place, **{key: f"{value:.4f}" for key, value in figures.items()}, "n": found.n})
     return rows
