@@ -16,6 +16,12 @@ LONG |= {"original_max_position_embeddings": 64, "rope_theta": 10000.0}
 FAMILIES = {
     "llama": LlamaConfig(**SHAPE),
     "llama-3-rope-tied": LlamaConfig(**SHAPE, rope_parameters=LONG, tie_word_embeddings=True),
+    # As SmolLM2-135M: three query heads a key head, tied, an angle base of 100,000.
+    "smollm2": LlamaConfig(
+        **SHAPE | {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 8},
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+        tie_word_embeddings=True,
+    ),
     "mistral": MistralConfig(**SHAPE, sliding_window=None),
     "mistral-windowed": MistralConfig(**SHAPE, sliding_window=9),
     "qwen2": Qwen2Config(**{k: v for k, v in SHAPE.items() if k != "head_dim"} | {"hidden_size": 64}),
