@@ -16,7 +16,7 @@ import torch
 
 from models.modeling import NHAForCausalLM
 from nha_eval.errors import UserError
-from nha_eval.training.proxies.recall import again, excerpt, shares_right
+from nha_eval.training.proxies.recall import again, excerpt, foretold
 
 if TYPE_CHECKING:
     from nha_eval.hybridize.spec import Copies
@@ -56,8 +56,8 @@ def copying(
             first, other = (excerpt(rng, tokens, wanted.passage) for _ in range(2))
             pairs.append(again(rng, tokens, distance, first, other))
         asked = [list(sequences) for sequences in zip(*pairs, strict=True)]
-        right, control = (shares_right(student, sequences, device, dtype) for sequences in asked)
-        base, base_control = (shares_right(teacher, sequences, device, dtype) for sequences in asked)
+        right, control = (foretold(student, sequences, device, dtype)[0] for sequences in asked)
+        base, base_control = (foretold(teacher, sequences, device, dtype)[0] for sequences in asked)
         rows.append(
             {
                 "distance": distance,

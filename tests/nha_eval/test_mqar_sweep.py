@@ -321,6 +321,7 @@ def test_wrong_specs_are_one_line(tmp_path, capsys, changes, said):
     assert cli.run(["train", str(tmp_path / "spec.yaml"), "--out", str(tmp_path / "run")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and re.search(said, lines[0]), lines
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_spec_in_the_folder_is_refused(tmp_path, monkeypatch, capsys):

@@ -29,7 +29,17 @@ from nha_eval.bench.machine import resolve_device
 from nha_eval.journal import plain, write_atomic
 from nha_eval.progress import duration
 from nha_eval.training.folder import training_folder
-from nha_eval.training.mqar.cells import OWN, Cell, choose_rates, first_cells, mqar_config, rate_beyond, rates_of, seeds_of
+from nha_eval.training.mqar.cells import (
+    OWN,
+    Cell,
+    choose_rates,
+    first_cells,
+    mqar_config,
+    rate_beyond,
+    rates_of,
+    seeds_of,
+    shapes,
+)
 from nha_eval.training.mqar.claims import write_claims
 from nha_eval.training.mqar.estimate import trainings
 from nha_eval.training.mqar.spec import MqarSpec
@@ -50,6 +60,8 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     device, dtype = resolve_device(spec.device, spec.dtype)
     on_gpu = device.type == "cuda"
+    # A spec that is refused leaves no folder, which would refuse the one that mends it.
+    shapes(spec)
     with training_folder(folder, spec.settings()):
         about = {
             "command": environment.command_line(),
