@@ -11,6 +11,7 @@ __all__ = [
     "gated_delta_attention",
     "gla_attention",
     "nha_attention",
+    "short_convolution",
     "sliding_window_attention",
     "ssd_attention",
 ]
@@ -27,6 +28,8 @@ def __getattr__(name):
         from kernels.gla import gla_attention as value
     elif name == "gated_delta_attention":
         from kernels.gated_delta import gated_delta_attention as value
+    elif name == "short_convolution":
+        from kernels.short_conv import short_convolution as value
     elif name == "ssd_attention":
         from kernels.ssd import ssd_attention as value
     else:

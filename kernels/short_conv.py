@@ -5,19 +5,27 @@ Legend: B batch, N sequences, T time, D channels, W taps.
     y_t = sum_{i < W} weight[:, i] * x_{t - W + 1 + i} + bias
 
 What later tokens need is the last W - 1 inputs, zeros where a sequence has not had as many. Sequences may be packed; a tap
-never reaches into another's tokens.
+never reaches into another's tokens. On a GPU whole sequences go by a kernel of their own; what goes on from a state, and what
+torch compiles, by torch's convolution.
 
     from kernels import short_convolution
-    y, tail = short_convolution(x, weight, bias, return_state=True)
+    y, tail = short_convolution(x, weight, bias, silu=True, return_state=True)
 """
 
 from __future__ import annotations
+
+import importlib.util
+import os
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.packing import Packing
+from kernels.standing import standing
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+MOST_TAPS = 8  # that the kernel, which reads W x W tiles, is for
 
 
 def short_convolution(
@@ -25,11 +33,12 @@ def short_convolution(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
+    silu: bool = False,
     cu_seqlens: Tensor | None = None,
     state: Tensor | None = None,
     return_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """The convolution of x [B, T, D] with weight [D, W] and bias [D].
+    """The convolution of x [B, T, D] with weight [D, W] and bias [D], through SiLU where `silu` asks for it.
 
     cu_seqlens [N + 1]: bounds of packed sequences, then B == 1. state [N, W - 1, D]: the inputs before (N = B without
     cu_seqlens). Returns (y [B, T, D], state after the last token or None). ValueError where shapes do not fit.
@@ -40,15 +49,37 @@ def short_convolution(
     packing = None if cu_seqlens is None else Packing(cu_seqlens)
     rows = x if packing is None else packing.rows(x)
     count, time, channels = rows.shape
-    if state is None:
-        state = rows.new_zeros(count, taps - 1, channels)
-    elif state.shape != (count, taps - 1, channels):
+    if state is not None and state.shape != (count, taps - 1, channels):
         raise ValueError(f"state has shape {list(state.shape)}; wanted {[count, taps - 1, channels]}")
-    whole = torch.cat([state.to(rows.dtype), rows], 1)
-    y = F.conv1d(whole.transpose(1, 2), weight[:, None].to(rows.dtype), bias, groups=channels).transpose(1, 2)
+    by_kernel = state is None and _takes(rows, taps)
+    if not by_kernel or return_state:
+        before = rows.new_zeros(count, taps - 1, channels) if state is None else state.to(rows.dtype)
+        whole = torch.cat([before, rows], 1)
+    if by_kernel:
+        from kernels.short_conv_triton import convolution
+
+        y = convolution(_autocast(rows), weight, bias, silu)
+    else:
+        y = F.conv1d(whole.transpose(1, 2), weight[:, None].to(rows.dtype), bias, groups=channels).transpose(1, 2)
+        y = F.silu(y) if silu else y
     after = None
     if return_state:
         lengths = torch.full((count,), time, device=x.device) if packing is None else packing.lengths
         index = lengths[:, None] + torch.arange(taps - 1, device=x.device)
         after = whole.gather(1, index[..., None].expand(-1, -1, channels))
     return y if packing is None else packing.pack(y), after
+
+
+def _takes(x: Tensor, taps: int) -> bool:
+    """Whether the kernel takes whole sequences x."""
+    if not HAS_TRITON or taps > MOST_TAPS or x.dtype == torch.float64:
+        return False
+    if standing("auto") != "auto" or torch.compiler.is_compiling():
+        return False
+    return x.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """In the dtype that torch's convolution would take it in."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
 
@@ -45,10 +44,9 @@ class ShortConvolution(nn.Module):
 
     def forward(self, x: Tensor, cu_seqlens: Tensor | None, state: Tensor | None, keep: bool) -> tuple[Tensor, Tensor | None]:
         """x [B, T, D] -> (the same shape, state or None)."""
-        y, after = short_convolution(
-            x, self.weight[:, 0], self.bias, cu_seqlens=cu_seqlens, state=state, return_state=keep
+        return short_convolution(
+            x, self.weight[:, 0], self.bias, silu=True, cu_seqlens=cu_seqlens, state=state, return_state=keep
         )  # fmt: skip
-        return F.silu(y), after
 
 
 def convolved(

@@ -106,6 +106,7 @@ import kernels.nha.triton.registered as registered  # noqa: E402
 import kernels.nha.triton.stream as stream  # noqa: E402
 from kernels import sliding_window_attention as window_alone  # noqa: E402
 from kernels.few_rows import glu, linear  # noqa: E402
+from kernels.short_conv_triton import convolution  # noqa: E402
 from nha_eval.hybridize.head_kl_triton import kl_and_gradient  # noqa: E402
 
 choose_tile = few.choose_tile
@@ -172,5 +173,8 @@ for rows, width in product((1, 4), (576, 2048, 5120)):
     linear(x, weights, biases=[None, None, None, weights[3][:, 0].clone()], norm=norm, after=[None, None, "silu", "logsigmoid"])
     linear(x, weights[:1], norm=norm, before="silu", residual=x)
     glu(x, *weights[:2], norm=norm)
+for dtype, biased in product((torch.bfloat16, torch.float32), (False, True)):
+    x, weight = (torch.zeros(*size, dtype=dtype, requires_grad=True) for size in ((2, 130, 96), (96, 4)))
+    convolution(x, weight, weight[:, 0] if biased else None, silu=True).sum().backward()
 for dtype in (torch.bfloat16, torch.float32):
     kl_and_gradient(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, 49152, dtype=dtype), 1.0)
