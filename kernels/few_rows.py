@@ -13,33 +13,23 @@ Legend: R rows of x, K its width, N rows of a weight, BN of them in a block, BK 
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from kernels.standing import standing
+from kernels.standing import by_kernels
 
 MOST_ROWS = 4
 MOST_WEIGHTS = 4
 AFTER = {None: 0, "silu": 1, "logsigmoid": 2}
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def takes(x: Tensor) -> bool:
     """Whether these kernels take the rows x [..., K]: few, on a GPU, in half or single precision, and no gradient wanted."""
-    if x.numel() > MOST_ROWS * x.shape[-1] or x.dtype == torch.float64 or torch.is_grad_enabled():
+    if x.numel() > MOST_ROWS * x.shape[-1] or torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type):
         return False
-    if (
-        not HAS_TRITON
-        or standing("auto") != "auto"
-        or torch.compiler.is_compiling()
-        or torch.is_autocast_enabled(x.device.type)
-    ):
-        return False
-    return x.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    return by_kernels(x)
 
 
 def linear(

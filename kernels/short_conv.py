@@ -14,17 +14,14 @@ torch compiles, by torch's convolution.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.nha.op import autocast
 from kernels.packing import Packing
-from kernels.standing import standing
+from kernels.standing import by_kernels
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 MOST_TAPS = 8  # that the kernel, which reads W x W tiles, is for
 
 
@@ -51,14 +48,14 @@ def short_convolution(
     count, time, channels = rows.shape
     if state is not None and state.shape != (count, taps - 1, channels):
         raise ValueError(f"state has shape {list(state.shape)}; wanted {[count, taps - 1, channels]}")
-    by_kernel = state is None and _takes(rows, taps)
+    by_kernel = state is None and taps <= MOST_TAPS and by_kernels(rows)
     if not by_kernel or return_state:
         before = rows.new_zeros(count, taps - 1, channels) if state is None else state.to(rows.dtype)
         whole = torch.cat([before, rows], 1)
     if by_kernel:
         from kernels.short_conv_triton import convolution
 
-        y = convolution(_autocast(rows), weight, bias, silu)
+        y = convolution(*autocast(rows), weight, bias, silu)
     else:
         y = F.conv1d(whole.transpose(1, 2), weight[:, None].to(rows.dtype), bias, groups=channels).transpose(1, 2)
         y = F.silu(y) if silu else y
@@ -68,18 +65,3 @@ def short_convolution(
         index = lengths[:, None] + torch.arange(taps - 1, device=x.device)
         after = whole.gather(1, index[..., None].expand(-1, -1, channels))
     return y if packing is None else packing.pack(y), after
-
-
-def _takes(x: Tensor, taps: int) -> bool:
-    """Whether the kernel takes whole sequences x."""
-    if not HAS_TRITON or taps > MOST_TAPS or x.dtype == torch.float64:
-        return False
-    if standing("auto") != "auto" or torch.compiler.is_compiling():
-        return False
-    return x.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _autocast(x: Tensor) -> Tensor:
-    """In the dtype that torch's convolution would take it in."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -10,9 +10,15 @@ compare, and for nothing that serves.
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from torch import Tensor
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Forms that every operator has on every device.
 EVERYWHERE = ("recurrent", "chunked")
 _standing: str | None = None
@@ -34,3 +40,11 @@ def auto_backend(name: str) -> Iterator[None]:
 def standing(backend: str) -> str:
     """`backend` as it is to be taken here: "auto" may stand for another."""
     return _standing if backend == "auto" and _standing is not None else backend
+
+
+def by_kernels(x: Tensor) -> bool:
+    """Whether Triton kernels may stand for torch's own operations on x: on a GPU or interpreted, in half or single precision,
+    neither compiled by torch nor where a definition stands for "auto"."""
+    if not HAS_TRITON or x.dtype == torch.float64 or standing("auto") != "auto" or torch.compiler.is_compiling():
+        return False
+    return x.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"

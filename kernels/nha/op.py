@@ -7,7 +7,6 @@ out, state = nha_attention(q1, k1, v1, g1, window=64, state=state, return_state=
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 
 import torch
@@ -19,10 +18,9 @@ from kernels.nha.chunked import chunked
 from kernels.nha.reference import recurrent
 from kernels.nha.state import NHAState
 from kernels.rotary import turn
-from kernels.standing import standing
+from kernels.standing import HAS_TRITON, standing
 
 BACKENDS = ("recurrent", "chunked", "triton", "auto")
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype = torch.float32) -> str:

@@ -187,12 +187,12 @@ def train_language(spec: TrainSpec, folder: Path, console: Console | None = None
         trainer.add_callback(_Measure(trainer, heldout, spec.heldout_every, folder / "heldout.csv", device, dtype, console))
         trainer.run()
         first = trainer.is_world_process_zero()
-        weights = trainer.trained_weights(keep=first)
+        if trainer.is_fsdp_enabled:
+            weights = trainer.trained_weights(keep=first)
+            if first:
+                model = NHAForCausalLM(config)
+                lay_into(NextToken(model), weights)
         if first:
-            if trainer.is_fsdp_enabled:
-                objective = NextToken(NHAForCausalLM(config))
-                lay_into(objective, weights)
-            model = objective.model
             with quiet_transformers():
                 model.save_pretrained(folder / "model")
                 tokenizer.save_pretrained(folder / "model")

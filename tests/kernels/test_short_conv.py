@@ -30,7 +30,8 @@ def by_definition(x, weight, bias, silu):
 
 def distances(shape, silu, biased, how, dtype, device="cpu"):
     """How far y, its gradients and the inputs that are kept are, over the largest of each."""
-    from kernels.short_conv import _takes, short_convolution
+    from kernels.short_conv import short_convolution
+    from kernels.standing import by_kernels
 
     rows, time, channels, taps = shape
     gen = torch.Generator().manual_seed(time)
@@ -42,7 +43,7 @@ def distances(shape, silu, biased, how, dtype, device="cpu"):
     wanted += torch.autograd.grad(wanted[0], [one for one in exact if one is not None], d_y.double())
 
     given = [None if one is None else one.to(device).requires_grad_() for one in (x, weight, bias)]
-    assert _takes(given[0], taps)
+    assert by_kernels(given[0])
     inside, bounds = given[0], None
     if how == "packed":
         inside = given[0].flatten(0, 1)[None]
