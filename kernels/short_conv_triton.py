@@ -3,7 +3,9 @@
     y = convolution(x, weight, bias, silu=True)
 
 A token's output is made of the W inputs up to it, so that a tile reads W shifted tiles, all but the first out of the cache. The
-gradient of an input comes of the W outputs behind it, which are made anew: nothing but x is kept.
+gradient of an input comes of the W outputs behind it, which are made anew: nothing but x is kept. Channels and strides come in
+units of `UNIT` elements, by which the compiler knows that 16 bytes can be read at once; a thread has eight elements of a tile,
+as the W x W tiles of a gradient want registers.
 
 Legend: B batch, T time, D channels, W taps, BT tokens and BD channels of a tile.
 """
@@ -18,7 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from kernels.nha.triton.launch import launch
 
-TILE = {"BT": 64, "BD": 64, "num_warps": 4}
+TILE = {"BT": 16, "BD": 64, "num_warps": 4}
+UNIT = 8
 _NUMBERS = ["row_stride", "token_stride", "T", "D"]
 
 
@@ -43,7 +46,7 @@ def _before_silu(
     if bias is not None:
         found += tl.load(bias + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
     for i in tl.static_range(W):
-        found += _inputs(x, row, row_stride, token_stride, t - (W - 1) + i, d, T, D) * _tap(weight, i, d, D, W)
+        found += _inputs(x, row, row_stride, token_stride, t + (i - W + 1), d, T, D) * _tap(weight, i, d, D, W)
     return found
 
 
@@ -58,9 +61,10 @@ def _place(T, BT: tl.constexpr, BD: tl.constexpr):
 @triton.jit(do_not_specialize=_NUMBERS)
 def short_conv_fwd_kernel(
     x, weight, bias, y, row_stride, token_stride, T, D,
-    W: tl.constexpr, SILU: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
+    W: tl.constexpr, SILU: tl.constexpr, UNIT: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """y [B, T, D], contiguous, of x [B, T, D], channels side by side; weight [D, W], bias [D] or None."""
+    """y [B, T, D], contiguous, of x [B, T, D], channels side by side; weight [D, W], bias [D] or None. Numbers are in units."""
+    row_stride, token_stride, D = row_stride * UNIT, token_stride * UNIT, D * UNIT
     row, t, d = _place(T, BT, BD)
     z = _before_silu(x, weight, bias, row, row_stride, token_stride, t, d, T, D, W, BT, BD)
     if SILU:
@@ -72,12 +76,13 @@ def short_conv_fwd_kernel(
 @triton.jit(do_not_specialize=_NUMBERS)
 def short_conv_bwd_kernel(
     x, weight, bias, d_y, d_x, sums, row_stride, token_stride, T, D,
-    W: tl.constexpr, SILU: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
+    W: tl.constexpr, SILU: tl.constexpr, UNIT: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """d_x [B, T, D] as d_y, both contiguous; sums [programs of the first dimension, W + 1, D] fp32: what this tile adds to the
-    gradient of each tap, and of the bias."""
+    gradient of each tap, and of the bias. Numbers are in units."""
+    row_stride, token_stride, D = row_stride * UNIT, token_stride * UNIT, D * UNIT
     row, t, d = _place(T, BT, BD)
-    found = tl.zeros([BT, BD], tl.float32)
+    found, own = tl.zeros([BT, BD], tl.float32), tl.zeros([BT, BD], tl.float32)
     for j in tl.static_range(W):
         given = _inputs(d_y, row, T.to(tl.int64) * D, D, t + j, d, T, D)
         if SILU:
@@ -86,13 +91,14 @@ def short_conv_bwd_kernel(
             given = given * s * (1 + z * (1 - s))
         found += given * _tap(weight, W - 1 - j, d, D, W)
         if j == 0:
-            place = sums + tl.program_id(0).to(tl.int64) * (W + 1) * D + d
-            for i in tl.static_range(W):
-                read = _inputs(x, row, row_stride, token_stride, t - (W - 1) + i, d, T, D)
-                tl.store(place + i * D, tl.sum(given * read, 0), mask=d < D)
-            tl.store(place + W * D, tl.sum(given, 0), mask=d < D)
+            own = given
     keep = (t < T)[:, None] & (d < D)[None, :]
     tl.store(d_x + (row * T + t)[:, None] * D + d[None, :], found.to(d_x.dtype.element_ty), mask=keep)
+    place = sums + tl.program_id(0).to(tl.int64) * (W + 1) * D + d
+    for i in tl.static_range(W):
+        read = _inputs(x, row, row_stride, token_stride, t + (i - W + 1), d, T, D)
+        tl.store(place + i * D, tl.sum(own * read, 0), mask=d < D)
+    tl.store(place + W * D, tl.sum(own, 0), mask=d < D)
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
@@ -121,9 +127,9 @@ class _Convolution(torch.autograd.Function):
         if d_x.numel():
             sums = torch.empty(_programs(x), *sums.shape[1:], device=x.device)
             _launch(short_conv_bwd_kernel, x, (weight, bias, d_y.contiguous(), d_x, sums), ctx.silu)
-        *taps, whole = sums.sum(0)
-        d_weight = torch.stack(taps, 1).to(weight.dtype)
-        return d_x, d_weight, None if bias is None else whole.to(bias.dtype), None
+        total = sums.sum(0)
+        d_bias = None if bias is None else total[-1].to(bias.dtype)
+        return d_x, total[:-1].t().to(weight.dtype), d_bias, None
 
 
 def _programs(x: Tensor) -> int:
@@ -132,5 +138,11 @@ def _programs(x: Tensor) -> int:
 
 def _launch(kernel, x: Tensor, rest: tuple, silu: bool) -> None:
     _, time, channels = x.shape
+    numbers = x.stride(0), x.stride(1), channels
+    unit = UNIT if all(number % UNIT == 0 for number in numbers) else 1
+    row_stride, token_stride, units = (number // unit for number in numbers)
     grid = (_programs(x), triton.cdiv(channels, TILE["BD"]))
-    launch(kernel, grid, x, *rest, x.stride(0), x.stride(1), time, channels, W=rest[0].shape[1], SILU=silu, **TILE)
+    launch(
+        kernel, grid, x, *rest, row_stride, token_stride, time, units,
+        W=rest[0].shape[1], SILU=silu, UNIT=unit, **TILE,
+    )  # fmt: skip

@@ -45,7 +45,7 @@ class ShortConvolution(nn.Module):
     def forward(self, x: Tensor, cu_seqlens: Tensor | None, state: Tensor | None, keep: bool) -> tuple[Tensor, Tensor | None]:
         """x [B, T, D] -> (the same shape, state or None)."""
         return short_convolution(
-            x, self.weight[:, 0], self.bias, silu=True, cu_seqlens=cu_seqlens, state=state, return_state=keep
+            x, self.weight.squeeze(1), self.bias, silu=True, cu_seqlens=cu_seqlens, state=state, return_state=keep
         )  # fmt: skip
 
 
