@@ -16,6 +16,7 @@ from ._style import INK, LINES, MARKERS, PALETTE, NothingToDraw, finish, length_
 from ._told import tell
 
 SETTING = ["name", "variant", "d_model", "heads", "window", "slots"]
+SELECTED = "selection_accuracy"
 FULL = "transformer++"
 # In which they take their colours, so that these are the same in every picture of a sweep; then others as they come.
 ORDER = (FULL, "nha", "gsa", "swa", "gla", "gated-deltanet", "mamba2", "nha-2026", "gsa-h", "gdn-h", "nha-h")
@@ -53,14 +54,14 @@ def tested(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def best_on_selection(rows: pd.DataFrame, within: list[str]) -> pd.DataFrame:
-    """The settings with the highest mean accuracy on the selection split, one for each group of `within`, as rows of `within`
-    and SETTING. Of the seeds that are tested: those that chose the rate have tried others too.
+    """The settings with the highest mean accuracy on the selection split, one for each group of `within`, as rows of `within`,
+    SETTING and SELECTED, that mean. Of the seeds that are tested: those that chose the rate have tried others too.
     """
     reported = rows[rows["split"] == "test"][[*SETTING, "seed", "rate"]].drop_duplicates()
     chosen = rows[rows["split"] == "selection"].merge(reported, on=[*SETTING, "seed", "rate"])
     keys = list(dict.fromkeys([*within, *SETTING]))
-    means = chosen.groupby(keys, as_index=False, sort=False)["accuracy"].mean()
-    return means.loc[means.groupby(within, sort=False)["accuracy"].idxmax(), keys]
+    means = chosen.groupby(keys, as_index=False, sort=False)["accuracy"].mean().rename(columns={"accuracy": SELECTED})
+    return means.loc[means.groupby(within, sort=False)[SELECTED].idxmax(), [*keys, SELECTED]]
 
 
 class Look:
@@ -83,12 +84,16 @@ class Look:
         return [Line2D([], [], label=clean_text(labels[name], 60), **self.of(name)) for name in self.names if name in labels]
 
 
-def draw_curve(axes: Axes, rows: pd.DataFrame, column: str, look: Look, name: str) -> None:
-    """Mean accuracy against `column`, bars from the worst to the best seed."""
-    rows = rows.sort_values(column)
+def draw_curve(axes: Axes, rows: pd.DataFrame, column: str, look: Look, name: str, through: pd.Series | None = None) -> None:
+    """Mean accuracy against `column`, bars from the worst to the best seed; through: which rows the line joins (None: all)."""
+    through = rows[column].notna() if through is None else through
+    rows, joined = rows.sort_values(column), rows[through].sort_values(column)
     bars = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
+    style = look.of(name)
+    line = style.pop("linestyle")
+    axes.plot(joined[column], joined["accuracy"], color=style["color"], linestyle=line, linewidth=1.3)
     drawn = axes.errorbar(
-        rows[column], rows["accuracy"], bars, **look.of(name), markersize=5.5, linewidth=1.3, elinewidth=1.0, label=name
+        rows[column], rows["accuracy"], bars, **style, linestyle="none", markersize=5.5, elinewidth=1.0, label=name
     )  # fmt: skip
     spans = zip(rows[column], rows["accuracy"], rows["low"], rows["high"], strict=True)
     tell(drawn[0], [f"{name}\n{x:,.4g}: {y:.3f}, seeds {low:.3f} to {high:.3f}" for x, y, low, high in spans])

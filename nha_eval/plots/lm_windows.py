@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -19,7 +21,7 @@ CAPTION = (
 )
 TABLES = ("lm",)
 FRAME = PALETTE[1]
-_ROOM = 16  # characters of a model's name
+_ROOM, _LINE = 26, 13  # characters of a model's name, and of a line of it
 
 
 def draw(lm: pd.DataFrame, figure: Figure | None = None, columns: int | None = None) -> Figure:
@@ -50,7 +52,7 @@ def draw(lm: pd.DataFrame, figure: Figure | None = None, columns: int | None = N
                 if window == trained[name]:
                     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=FRAME, linewidth=2))
         axes.set_xticks(range(len(windows)), windows)
-        axes.set_yticks(range(len(models)), [clean_text(name, _ROOM) for name in models], fontsize=6)
+        axes.set_yticks(range(len(models)), [_lines(name) for name in models], fontsize=5.5, linespacing=0.95)
         axes.set_xlabel("window tested at (tokens)")
         axes.grid(visible=False)
         title(axes, "all tokens" if part == "all" else "hits")
@@ -58,5 +60,9 @@ def draw(lm: pd.DataFrame, figure: Figure | None = None, columns: int | None = N
     return figure
 
 
+def _lines(name: str) -> str:
+    return textwrap.fill(clean_text(name, _ROOM), _LINE)
+
+
 def _short(value: float) -> str:
-    return f"{value:.1f}" if value < 1000 else f"{value:.0e}"
+    return f"{value:.1f}" if value < 1000 else f"{value:,.0f}" if value < 100_000 else f"{value:.0e}"

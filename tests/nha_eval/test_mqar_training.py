@@ -238,6 +238,7 @@ def test_side_by_side_is_as_one_by_one(tmp_path, mixer, dtype):
     kind, rough = (torch.float32, 1e-3) if dtype == "float32" else (torch.bfloat16, 1e-2)
     cells = [cell_of(spec, rate=rate, seed=seed) for rate, seed in ((3e-3, 1), (1e-2, 2))]
     records = train_together(spec, cells, CPU, kind)
+    assert all(record["side_by_side"] == len(cells) and record["steps_per_s"] > 0 for record in records)
     for cell, own in zip(cells, records, strict=True):
         wanted = train_cell(spec, cell, tmp_path / "cell")
         assert [step for step, _ in own["losses"]] == [step for step, _ in wanted["losses"]] == list(range(1, 13))

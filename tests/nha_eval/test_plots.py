@@ -302,6 +302,20 @@ def test_state_recall_draws_what_selection_prefers(whole):
         assert found["transformer++"][1] == pytest.approx([1.0]) and axes.get_xscale() == "log"
 
 
+def test_a_state_that_does_no_better_than_a_smaller_one_stands_beside_the_curve():
+    # On the selection split the third is behind the second; on the test split it is ahead.
+    rows = [
+        recalled("nha", value, size=size, window=str(size), split=split)
+        for size, *values in ((8, 0.2, 0.2), (16, 0.6, 0.5), (32, 0.4, 0.7), (64, 0.9, 0.9))
+        for split, value in zip(("selection", "test"), values, strict=True)
+    ]
+    axes = figure("state-recall", frames(None, None, None, rows)).axes[0]
+    (bars,) = axes.containers
+    (line,) = (line for line in axes.lines if line.get_linestyle() != "None")
+    assert bars.lines[0].get_ydata() == pytest.approx([0.2, 0.5, 0.7, 0.9])
+    assert line.get_ydata() == pytest.approx([0.2, 0.5, 0.9])
+
+
 def test_recall_against_pairs_and_length_is_of_one_setting_a_mixer(whole):
     for kind, where in (("mqar-pairs", [4, 8]), ("mqar-length", [64, 128])):
         drawn = figure(kind, whole)

@@ -414,7 +414,7 @@ def test_shipped_specs_are_of_one_size(capsys):
         assert 2 * sum(weights_of(proxy_config(small, cell, 4096)).values()) < 10e6
     assert cli.run(["train", "lm-proxies", "--dry-run"]) == 0
     assert [cell.model for cell in trained if cell.options] == ["nha conv_size=4"]
-    assert "lm-proxies: 10 trainings of 10 models, 31,457,280 tokens each in 960 steps" in capsys.readouterr().out
+    assert "lm-proxies: 10 trainings of 10 models, 31,457,280 tokens each in 3,840 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

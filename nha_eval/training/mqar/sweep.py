@@ -225,7 +225,8 @@ def _told(cell: Cell, record: dict[str, Any]) -> str:
     test = f", test {sum(tested) / len(tested):.3f}" if tested else ""
     why = record.get("called_from_python")
     slow = f" (called from Python: {why})" if why else ""
-    took = f"{record['steps']:,} steps, {duration(record['seconds'])}{slow}"
+    beside = f", {record['side_by_side']} at once, {record['steps_per_s']:,.0f} steps/s" if "steps_per_s" in record else ""
+    took = f"{record['steps']:,} steps, {duration(record['seconds'])}{beside}{slow}"
     return f"{what} selection {record['selection']:.3f}{test} after {took}"
 
 

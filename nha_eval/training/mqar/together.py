@@ -79,21 +79,26 @@ def _together(spec: MqarSpec, cells: list[Cell], device: torch.device, dtype: to
         for side in sides:
             side.prepare()
         steps, every = sides[0].steps, spec.select_every or sides[0].of_epoch
+        done, stepping = 0, 0.0
         for begin in range(0, steps, every):
             end = min(begin + every, steps)
             running = [side for side in sides if side.running]
+            started = time.monotonic()
             for step in range(begin, end):
                 for side in running:
                     side.go(step)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            done, stepping = done + len(running) * (end - begin), stepping + time.monotonic() - started
             for side in running:
                 side.look(end)
         records = [side.record() for side in sides]
         for side in sides:
             # Who holds a graph holds its memory, and steps hold their training.
             side.calls.clear()
-    # Of trainings side by side each took its share.
-    seconds = round((time.monotonic() - began) / len(cells), 3)
-    return [{**record, "seconds": seconds} for record in records]
+    # Of trainings side by side each took its share; steps_per_s is of all, without what preparing and measuring took.
+    about = {"seconds": round((time.monotonic() - began) / len(cells), 3), "side_by_side": len(cells)}
+    return [{**record, **about, "steps_per_s": round(done / stepping, 1)} for record in records]
 
 
 @contextmanager
