@@ -21,6 +21,7 @@ from nha_eval.spec import spec_names
 from nha_eval.tables.sizes import parameters
 from nha_eval.text import open_text
 from nha_eval.text import own_tokenizer as making
+from nha_eval.training import trainer
 from nha_eval.training.finding import SPECS, read_training_spec
 from nha_eval.training.flops import weights_of
 from nha_eval.training.proxies import speed as speeding
@@ -353,6 +354,24 @@ def test_a_broken_training_ends_as_an_unbroken_one(place, tmp_path, monkeypatch)
     assert {row["model"] for row in rows(tmp_path / "broken/lm.csv")} == {"nha w=drawn", "swa w=4"}
     (cell, _) = cells(more, 320)
     assert {row["window"] for row in rows(whole.parent / "lm.csv")} == {"32", "0"} and cell.model == "nha w=drawn"
+
+
+def test_a_step_that_cannot_be_captured_is_called_from_python(place, tmp_path, monkeypatch, capsys):
+    """All steps then, with one line of why, and the same losses."""
+    cheap = {"evaluate": {"lengths": [1], "tokens": 1024}, "recall": {"forms": []}, "speed_steps": 0}
+    spec = spec_of(place, models=[{"mixer": "nha", "windows": [4]}], cuda_graph=True, **cheap)
+    tried, tables = [], []
+
+    def refused(objective, input_ids, dtype):
+        tried.append(tuple(input_ids.shape))
+        raise RuntimeError("not permitted when a stream is capturing")
+
+    monkeypatch.setattr(trainer, "graphed", refused)
+    for may in (False, True):
+        monkeypatch.setattr(StepTrainer, "_may_graph", lambda self, inputs, may=may: may and self.steps.graph)
+        tables.append((sweep(spec, tmp_path / str(may)).parent / "lm.csv").read_bytes())
+    assert tried == [(4, LENGTH)] and tables[0] == tables[1]
+    assert capsys.readouterr().err.count("called from Python: RuntimeError: not permitted when a stream is capturing") == 1
 
 
 def made(spec, nll, hits, names):
