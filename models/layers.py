@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import CacheLayerMixin
@@ -26,10 +27,12 @@ class RMSNorm(LlamaRMSNorm):
     """Transformers' norm in one step of torch: at half precision rounded once, not before and after the weights."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states [..., width] -> the same shape."""
-        if hidden_states.dtype != self.weight.dtype:
+        """hidden_states [..., width] -> the same shape, in the wider of the two dtypes."""
+        # What attention gives under autocast is narrower than the weights, and torch's one step takes one dtype alone.
+        wide = torch.promote_types(hidden_states.dtype, self.weight.dtype)
+        if wide != self.weight.dtype:
             return super().forward(hidden_states)
-        return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
+        return F.rms_norm(hidden_states.to(wide), self.weight.shape, self.weight, self.variance_epsilon)
 
 
 def plain(*modules: nn.Module) -> bool:
