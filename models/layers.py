@@ -15,6 +15,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from kernels import few_rows
+from kernels.glu import swiglu
+from kernels.nha.op import autocast
+from kernels.standing import by_kernels
 from models.batch import Batch
 from models.convolutions import ConvolutionOptions, ConvolvedLayer, ShortConvolution, Tail, convolved
 from models.mixers import mixer_class
@@ -41,6 +44,13 @@ def plain(*modules: nn.Module) -> bool:
     return all(
         type(m) is nn.Linear and not (m._forward_hooks or m._forward_pre_hooks or "_hf_hook" in m.__dict__) for m in modules
     )
+
+
+def unwatched(*modules: nn.Module) -> bool:
+    """Whether nothing listens to these modules, or has put a `forward` or a compiled call of its own in the place of theirs, as
+    offloading and patches do: running what they consist of is then the same as calling them."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
+    return not any("forward" in m.__dict__ or any(getattr(m, name, None) for name in hooks) for m in modules)
 
 
 class HeadProjections(nn.Module):
@@ -146,6 +156,13 @@ def _norm(module: LlamaRMSNorm) -> tuple[Tensor, float]:
     return module.weight, module.variance_epsilon
 
 
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
+    """What `norm` makes of x, under autocast in its dtype."""
+    # All that reads it are linear layers, each of which would cast it for itself and give an fp32 gradient to be added up. What
+    # wants fp32, as gates do, is made of what these layers give, which is in autocast's dtype either way.
+    return autocast(norm(x))[0]
+
+
 class DecoderLayer(GradientCheckpointingLayer):
     """Pre-norm mixer, pre-norm SwiGLU (none where it is 0 wide). The mixer is `self_attn`, as checkpoints name its weights."""
 
@@ -165,11 +182,18 @@ class DecoderLayer(GradientCheckpointingLayer):
         if few and getattr(self.self_attn, "takes_few_rows", bool)():
             hidden_states = self.self_attn(hidden_states, batch, cache, norm=_norm(self.input_layernorm))
         else:
-            hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), batch, cache)
+            hidden_states = hidden_states + self.self_attn(_normed(self.input_layernorm, hidden_states), batch, cache)
         if self.mlp is None:
             return hidden_states
         gate, up, down = self.mlp.gate_proj, self.mlp.up_proj, self.mlp.down_proj
         if few and self.is_swiglu and plain(gate, up, down) and gate.bias is None:
             inner = few_rows.glu(hidden_states, gate.weight, up.weight, norm=_norm(self.post_attention_layernorm))
             return few_rows.linear(inner, [down.weight], residual=hidden_states)[0]
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        return hidden_states + self._mlp(_normed(self.post_attention_layernorm, hidden_states))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        mlp = self.mlp
+        # A subclass or a wrapper, as sharding makes, may do more than the three projections. These are called as the modules
+        # that they are, for adapters, quantisation and hooks may stand there too.
+        inside = self.is_swiglu and type(mlp) is LlamaMLP and by_kernels(x) and unwatched(mlp, mlp.act_fn)
+        return mlp.down_proj(swiglu(mlp.gate_proj(x), mlp.up_proj(x))) if inside else mlp(x)

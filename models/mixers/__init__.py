@@ -2,8 +2,8 @@
 
 A file defines `Mixer`, a module built as `Mixer(config, layer_idx)` and called as `mixer(hidden_states, batch, cache)`:
 
-    hidden_states [B, T, hidden]; batch: `models.batch.Batch` (positions, rotary angles, padding, packed sequences); cache: what
-    its own `new_cache(rows)` made, or None; returns [B, T, hidden].
+    hidden_states [B, T, hidden], under autocast in its dtype; batch: `models.batch.Batch` (positions, rotary angles, padding,
+    packed sequences); cache: what its own `new_cache(rows)` made, or None; returns [B, T, hidden].
     new_cache(rows): an empty cache layer (`models.cache_layers`), of fixed shapes where `rows` is not None.
     has_window: whether `config.windows` applies to it; a mixer with one has the attribute `window`.
     state_bytes(batch_size, length, itemsize): bytes of its cache after `length` tokens.

@@ -105,7 +105,9 @@ class GatedSlots(FullAttention):
             return F.logsigmoid(f) / self.tau
         # In half precision 1 - p would know no small p; and a token that takes a slot whole leaves it a decay above 0.
         share = torch.log_softmax(f.float() if f.itemsize == 2 else f, -1).clamp(max=-1e-12)
-        return (torch.log(-torch.expm1(share)).clamp(max=0.0) / self.tau).to(hidden_states.dtype)
+        decay = torch.log(-torch.expm1(share)).clamp(max=0.0) / self.tau
+        # Under autocast the hidden states are in its dtype, and what a logarithm gives is in fp32, as everywhere in torch.
+        return decay if torch.is_autocast_enabled(decay.device.type) else decay.to(hidden_states.dtype)
 
     def projections(self) -> list[nn.Linear]:
         return [*super().projections(), self.g_proj]

@@ -106,6 +106,7 @@ import kernels.nha.triton.registered as registered  # noqa: E402
 import kernels.nha.triton.stream as stream  # noqa: E402
 from kernels import sliding_window_attention as window_alone  # noqa: E402
 from kernels.few_rows import glu, linear  # noqa: E402
+from kernels.glu_triton import product as swiglu_product  # noqa: E402
 from kernels.short_conv_triton import convolution  # noqa: E402
 from nha_eval.hybridize.head_kl_triton import kl_and_gradient  # noqa: E402
 
@@ -176,5 +177,8 @@ for rows, width in product((1, 4), (576, 2048, 5120)):
 for dtype, biased in product((torch.bfloat16, torch.float32), (False, True)):
     x, weight = (torch.zeros(*size, dtype=dtype, requires_grad=True) for size in ((2, 130, 96), (96, 4)))
     convolution(x, weight, weight[:, 0] if biased else None, silu=True).sum().backward()
+for dtype, count in product((torch.bfloat16, torch.float16, torch.float32), (1232, 1233)):
+    gate, up = (torch.zeros(2, count, dtype=dtype, requires_grad=True) for _ in range(2))
+    swiglu_product(gate[:1], up[:1]).sum().backward()
 for dtype in (torch.bfloat16, torch.float32):
     kl_and_gradient(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, 49152, dtype=dtype), 1.0)

@@ -3,10 +3,15 @@
 import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
+from accelerate.hooks import ModelHook, add_hook_to_module
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraModel
 from tiny import ONCE, close, settings, tiny, tokens
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
+
+from kernels.glu import swiglu
+from models import layers
 
 SETTINGS = settings()
 every_mixer = pytest.mark.parametrize("fields", SETTINGS.values(), ids=SETTINGS.keys())
@@ -59,6 +64,100 @@ def test_autocast_computes_in_bf16_and_stays_near(fields):
         assert torch.isfinite(grad).all(), name
     # A gradient's parts that nearly cancel lose more than its whole.
     close(*(torch.cat([grad.flatten() for grad in grads.values()]) for grads in (found, wanted)), 5e-2)
+
+
+@every_mixer
+def test_under_autocast_a_norm_s_output_is_cast_once_and_gradients_are_as_near(fields, monkeypatch):
+    model, x = tiny(**(fields | {"initializer_range": 0.05})), tokens(4, 40)
+    seen = []
+    for layer in model.decoder_layers:
+        for module in (layer.self_attn, layer.mlp):
+            module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].dtype))
+    _, exact = loss_and_gradients(model, model, x)
+    assert set(seen) == {torch.float32}
+    seen.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        once, found = loss_and_gradients(model, model, x)
+        assert set(seen) == {torch.bfloat16}
+        monkeypatch.setattr(layers, "_normed", lambda norm, x: norm(x))
+        each, wanted = loss_and_gradients(model, model, x)
+    assert torch.equal(once, each)
+    flat = [torch.cat([grads[name].flatten() for name in exact]) for grads in (found, wanted, exact)]
+    assert (flat[0] - flat[2]).norm() <= 1.1 * (flat[1] - flat[2]).norm()
+
+
+def _nothing(layer, heard):
+    pass
+
+
+def _listen(layer, heard):
+    layer.mlp.register_forward_hook(lambda *_: heard.append(1))
+
+
+def _listen_backwards(layer, heard):
+    layer.mlp.register_full_backward_hook(lambda *_: heard.append(1))
+
+
+def _listen_to_the_activation(layer, heard):
+    layer.mlp.act_fn.register_forward_hook(lambda *_: heard.append(1))
+
+
+def _listen_to_a_projection(layer, heard):
+    layer.mlp.gate_proj.register_forward_hook(lambda *_: heard.append(1))
+
+
+def _adapt(layer, heard):
+    names = ["gate_proj", "up_proj", "down_proj"]
+    LoraModel(layer.mlp, LoraConfig(r=4, target_modules=names, init_lora_weights=False), "default")
+    for name in names:
+        layer.mlp.get_submodule(name).lora_B["default"].register_forward_hook(lambda *_: heard.append(1))
+
+
+def _offload(layer, heard):
+    class Hook(ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            heard.append(1)
+            return args, kwargs
+
+    add_hook_to_module(layer.mlp, Hook())
+
+
+def _wrap(layer, heard):
+    class Wrapped(type(layer.mlp)):
+        def forward(self, x):
+            heard.append(1)
+            return super().forward(x)
+
+    layer.mlp.__class__ = Wrapped
+
+
+@pytest.mark.parametrize(
+    ("change", "activation", "by_kernel"),
+    [
+        (_nothing, "silu", True),
+        (_nothing, "swish", True),
+        (_listen_to_a_projection, "silu", True),
+        (_adapt, "silu", True),
+        (_nothing, "gelu", False),
+        (_listen, "silu", False),
+        (_listen_backwards, "silu", False),
+        (_listen_to_the_activation, "silu", False),
+        (_offload, "silu", False),
+        (_wrap, "silu", False),
+    ],
+)
+def test_a_kernel_for_the_mlp_s_product_passes_nothing_by(change, activation, by_kernel, monkeypatch):
+    model, x, heard, took = tiny(num_hidden_layers=1, hidden_act=activation), tokens(2, 9), [], []
+    change(model.decoder_layers[0], heard)
+    loss, wanted = loss_and_gradients(model, model, x)
+    times = len(heard)
+    assert (times > 0) == (change is not _nothing)
+    # The kernel has tests of its own; without a GPU torch's operations stand in its place.
+    monkeypatch.setattr(layers, "by_kernels", lambda x: True)
+    monkeypatch.setattr(layers, "swiglu", lambda gate, up: took.append(1) or swiglu(gate, up))
+    again, found = loss_and_gradients(model, model, x)
+    assert len(took) == by_kernel and len(heard) == 2 * times
+    assert torch.equal(loss, again) and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @every_mixer
