@@ -10,18 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.nha.triton.common import log2e
+from kernels.nha.triton.common import log2e, met
 from kernels.nha.triton.launch import launch
 
 BLOCK = 4096  # logits of each of both that a program holds at once
-
-
-@triton.jit
-def _met(most, total, z, keep):
-    """(largest, sum of exp2(z - largest)) a lane, and what the sum before is to be multiplied by."""
-    larger = tl.where(keep, tl.maximum(most, z), most)
-    shrink = tl.exp2(most - larger)
-    return larger, total * shrink + tl.where(keep, tl.exp2(z - larger), 0.0), shrink
 
 
 @triton.jit(do_not_specialize=["per_temperature"])
@@ -41,8 +33,8 @@ def kl_kernel(student, teacher, kl, per_temperature, V: tl.constexpr, BLOCK: tl.
         at = row * V + start + lane
         s = tl.load(student + at, mask=keep, other=0.0).to(tl.float32) * turn
         t = tl.load(teacher + at, mask=keep, other=0.0).to(tl.float32) * turn
-        most_s, sum_s, _ = _met(most_s, sum_s, s, keep)
-        most_t, sum_t, shrink = _met(most_t, sum_t, t, keep)
+        most_s, sum_s, _ = met(most_s, sum_s, s, keep)
+        most_t, sum_t, shrink = met(most_t, sum_t, t, keep)
         apart = apart * shrink + tl.where(keep, tl.exp2(t - most_t) * (t - s), 0.0)
     all_s, all_t = tl.max(most_s, 0), tl.max(most_t, 0)
     here = tl.exp2(most_t - all_t)

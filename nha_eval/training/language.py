@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 
 from models.configuration import NHAConfig
 from models.convert import OWN_FIELDS
+from models.layers import plain as plain_linear
 from models.modeling import NHAForCausalLM
 from models.patterns import CONTEXT
 from models.presets import pattern_config, preset_config
@@ -39,6 +40,7 @@ from nha_eval.text import TextSpec, open_text
 from nha_eval.text.stream import open_stream
 from nha_eval.training.flops import forward_flops, peak_flops, weights_of
 from nha_eval.training.folder import training_folder
+from nha_eval.training.head_loss import IGNORED, head_loss
 from nha_eval.training.progress import Log, tensorboard
 from nha_eval.training.sharing import check_sharing, lay_into
 from nha_eval.training.spec import TrainSpec
@@ -76,17 +78,22 @@ class NextToken(nn.Module):
         labels = input_ids if labels is None else labels
         hidden, wanted = outputs.last_hidden_state[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         chunk = chunk_of(self.config.vocab_size)
-        pieces = zip(hidden.split(chunk), wanted.split(chunk), strict=True)
-        # The logits of a vocabulary are the largest tensors there are: made anew in the backward pass, not kept.
-        again = {"use_reentrant": False, "preserve_rng_state": False}
-        losses = [torch.utils.checkpoint.checkpoint(self._losses, *piece, **again) for piece in pieces]
-        if each:
-            return torch.cat(losses).view(len(labels), -1)
-        loss = torch.cat(losses).sum() / (wanted != -100).sum().clamp(min=1)
+        head = self.model.lm_head
+        if not each and hidden.requires_grad and plain_linear(head) and head.bias is None:
+            total = head_loss(hidden, head.weight, wanted, chunk)
+        else:
+            pieces = zip(hidden.split(chunk), wanted.split(chunk), strict=True)
+            # The logits of a vocabulary are the largest tensors there are: made anew in the backward pass, not kept.
+            again = {"use_reentrant": False, "preserve_rng_state": False}
+            losses = torch.cat([torch.utils.checkpoint.checkpoint(self._losses, *piece, **again) for piece in pieces])
+            if each:
+                return losses.view(len(labels), -1)
+            total = losses.sum()
+        loss = total / (wanted != IGNORED).sum().clamp(min=1)
         return loss if outputs.aux_loss is None else loss + self.config.aux_loss * outputs.aux_loss
 
     def _losses(self, hidden: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(self.model.lm_head(hidden).float(), wanted, reduction="none", ignore_index=-100)
+        return F.cross_entropy(self.model.lm_head(hidden).float(), wanted, reduction="none", ignore_index=IGNORED)
 
 
 def config_of(spec: TrainSpec, vocabulary: int) -> NHAConfig:

@@ -109,6 +109,7 @@ from kernels.few_rows import glu, linear  # noqa: E402
 from kernels.glu_triton import product as swiglu_product  # noqa: E402
 from kernels.short_conv_triton import convolution  # noqa: E402
 from nha_eval.hybridize.head_kl_triton import kl_and_gradient  # noqa: E402
+from nha_eval.training.head_loss_triton import losses_and_gradient  # noqa: E402
 
 choose_tile = few.choose_tile
 few.choose_tile = lambda *given: choose_tile(*given[:-1], True)
@@ -182,3 +183,4 @@ for dtype, count in product((torch.bfloat16, torch.float16, torch.float32), (123
     swiglu_product(gate[:1], up[:1]).sum().backward()
 for dtype in (torch.bfloat16, torch.float32):
     kl_and_gradient(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, 49152, dtype=dtype), 1.0)
+    losses_and_gradient(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, dtype=torch.long))

@@ -28,6 +28,14 @@ def log2e():
 
 
 @triton.jit
+def met(most, total, z, keep):
+    """(largest, sum of exp2(z - largest)) a lane, and what the sum before is to be multiplied by."""
+    larger = tl.where(keep, tl.maximum(most, z), most)
+    shrink = tl.exp2(most - larger)
+    return larger, total * shrink + tl.where(keep, tl.exp2(z - larger), 0.0), shrink
+
+
+@triton.jit
 def columns(D: tl.constexpr, DP: tl.constexpr):
     """Column numbers of a tile DP wide for D columns, and which exist. Both halves are padded alike, for the rotary turn."""
     i = tl.arange(0, DP)
