@@ -89,6 +89,22 @@ def test_models_of_one_mixer_are_trained_together_where_they_fit(tmp_path):
     assert spec.settings() == spec.model_copy(update={"side_by_side": 1}).settings()
 
 
+def test_what_is_left_of_several_mixers_is_trained_together(tmp_path):
+    """Models that are done take no room; mixers on plain torch forms and others are apart."""
+    models = [{"mixer": name} for name in ("gla", "mamba2", "gated-deltanet", "swa", "nha")]
+    models = [{**one, **({"windows": [4]} if one["mixer"] in ("swa", "nha") else {})} for one in models]
+    spec = spec_of(models=models, rates=[1e-3, 1e-2], seeds=[1], rate_seed=7, side_by_side=4)
+    numbers = lambda plan: [sorted({cell.number for cell in job.arguments[1]}) for job in plan.waiting]  # noqa: E731
+    plan = sweeping.Plan(spec, tmp_path, spec.side_by_side)
+    assert numbers(plan) == [[0, 1], [2], [3, 4]]
+    for _ in range(2):
+        cells = plan.waiting.popleft().arguments[1]
+        plan.done(cells, [fake(spec, cell, tmp_path) for cell in cells])
+    assert numbers(plan) == [[2], [3, 4]]
+    assert numbers(sweeping.Plan(spec, tmp_path, 6)) == [[2], [3, 4]]
+    assert numbers(sweeping.Plan(spec.model_copy(update={"seeds": [1, 2]}), tmp_path, 6)) == [[2], [0, 1], [3, 4]]
+
+
 def test_seeds_come_once_all_rates_are_known_where_these_are_trained_apart(tmp_path):
     tasks = [{"name": name, "train": [{"length": 16, "pairs": 2, "examples": 64}]} for name in ("one", "two")]
     models = [{"mixer": "swa", "windows": [4]}]
@@ -123,7 +139,7 @@ def test_of_models_trained_together_one_that_fails_costs_no_other(tmp_path, monk
         for cells, records in sweeping._results(plan, 2)
         for cell, record in zip(cells, records, strict=True)
     ]
-    assert tried == [[0, 1], [0], [1], [2]]
+    assert tried == [[0, 1, 2], [0], [1], [2]]
     assert found == [(0, "error"), (1, "ok"), (2, "ok")]
 
 

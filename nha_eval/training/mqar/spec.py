@@ -96,7 +96,7 @@ class MqarSpec(Strict):
     select_every: Count | None = None  # steps between measurements on the selection split; None: an epoch
     stop_at: Number | None = Field(None, gt=0, le=1)  # selection accuracy that ends a training early; None: none does
     save_every: Count | None = None  # steps, where a broken training goes on; None: at its beginning
-    side_by_side: Count = 4  # trainings of one mixer that a process has on a GPU at once; no accuracy depends on it
+    side_by_side: Count = 4  # trainings that a process has on a GPU at once; no accuracy depends on it
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of arithmetic
     out: str | None = Field(None, min_length=1)  # run folder; None: results/runs/train-NAME

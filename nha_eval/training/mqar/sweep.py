@@ -5,8 +5,7 @@ at the best rate.
 
 A finished training is one JSON file in `cells/`, written whole or not at all, and the table `mqar.csv` comes out of these
 files, whenever the sweep ends: the same command again goes on where it stopped. With several workers each is a process of its
-own; on a GPU they share it, and each trains the rates of a model, or of several of one mixer, side by side, then their seeds
-(`together`).
+own; on a GPU they share it, and each trains the rates of a model, or of several, side by side, then their seeds (`together`).
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from nha_eval.training.mqar.cells import (
 from nha_eval.training.mqar.claims import write_claims
 from nha_eval.training.mqar.estimate import trainings
 from nha_eval.training.mqar.spec import MqarSpec
-from nha_eval.training.mqar.together import PRECISION, train_together
+from nha_eval.training.mqar.together import PRECISION, has_plain_form, train_together
 from nha_eval.training.mqar.training import train_cell
 from nha_eval.training.workers import Failed, Job, gpus_of, results
 
@@ -87,8 +86,8 @@ def sweep(spec: MqarSpec, folder: Path, workers: int = 1, console: Console | Non
 
 class Plan:
     """What is left of a sweep, in units of trainings that one worker takes: a model's seeds come once its rates are known, with
-    those beyond the spec's where it is widened, and before the next model's. side_by_side: how many of one task and mixer a
-    unit holds at most; as many models that follow each other in the spec are taken together as fit.
+    those beyond the spec's where it is widened, and before the next model's. side_by_side: how many of one task and form a unit
+    holds at most; as many models as fit are taken together of those that follow each other and have something left.
     """
 
     def __init__(self, spec: MqarSpec, folder: Path, side_by_side: int):
@@ -100,12 +99,15 @@ class Plan:
             self.waiting += self._next(models)
 
     def _groups(self) -> list[list[Cell]]:
-        """Models that are trained together, at least one each."""
+        """Models that are trained together, at least one each; those that are done are in none."""
         each = max(len(self.spec.rates), len(self.spec.seeds))
         groups: list[list[Cell]] = []
         for model in self.models:
+            self._keep(self._seeds(model))
+            if self._all(self._rates(model)) and self._all(self._seeds(model)):
+                continue
             last = groups[-1] if groups else []
-            alike = bool(last) and (last[0].task, last[0].shape.mixer) == (model.task, model.shape.mixer)
+            alike = bool(last) and (last[0].task, has_plain_form(last[0])) == (model.task, has_plain_form(model))
             if alike and (len(last) + 1) * each <= self.side_by_side:
                 last.append(model)
             else:

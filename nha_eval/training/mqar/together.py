@@ -44,18 +44,22 @@ LIKE = 0.05
 PRECISION = "tf32"  # of torch's products of fp32 matrices on a GPU, as trainings in fp32 mostly have them there
 
 
+def has_plain_form(cell: Cell) -> bool:
+    """Whether a cell's mixer has a matrix for a state, and runs on a plain torch form here."""
+    return pattern_parts(cell.shape.mixer)[0] in PLAIN
+
+
 @contextmanager
 def forms_of(cells: list[Cell]) -> Iterator[None]:
-    """Inside, mixers with a matrix for a state run on plain torch forms. The cells are of one mixer."""
-    (name,) = {cell.shape.mixer for cell in cells}
-    plain = pattern_parts(name)[0] in PLAIN
+    """Inside, the mixers run on the forms that they have here: plain torch ones all, or none."""
+    (plain,) = set(map(has_plain_form, cells))
     with auto_backend("chunked") if plain else nullcontext():
         yield
 
 
 def train_together(spec: MqarSpec, cells: list[Cell], device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """The records of the cells, which are of one task and mixer, in their order. Going out of memory and diverging are results;
-    what goes out of memory together is trained one at a time.
+    """The records of the cells, which are of one task, all on plain forms or none, in their order. Going out of memory and
+    diverging are results; what goes out of memory together is trained one at a time.
     """
     with forms_of(cells):
         try:
