@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
+
+from nha_eval.errors import is_out_of_memory, one_line
 
 
 class _Loss(nn.Module):
@@ -36,3 +39,18 @@ def graphed(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Call
     with torch.autocast(input_ids.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
         # Some of what takes gradients may have no part in this loss, as LoRA of full layers has none in alignment.
         return torch.cuda.make_graphed_callables(loss, (input_ids.clone(),), allow_unused_input=True)
+
+
+def captured(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
+    """`graphed`; or None, with a line that says why, where something in the step cannot be captured. Out of memory is raised.
+
+    A mixer that runs on another library's kernels may be such.
+    """
+    try:
+        return graphed(objective, input_ids, dtype)
+    except Exception as problem:
+        if is_out_of_memory(problem):
+            raise
+        why = one_line(problem, 200)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"steps are called from Python: {why}", markup=False)
+    return None

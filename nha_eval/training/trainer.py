@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -26,10 +25,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, default_da
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from models.quiet import quiet_transformers
-from nha_eval.errors import MachineError, UserError, is_out_of_memory, one_line
+from nha_eval.errors import MachineError, UserError
 from nha_eval.journal import write_atomic
 from nha_eval.ranks import launched
-from nha_eval.training.graphed import graphed
+from nha_eval.training.graphed import captured
 from nha_eval.training.sharing import dealt_state, lay_into, set_sharing, whole_parameters, whole_state
 
 Choice = TypeVar("Choice")
@@ -240,23 +239,13 @@ class StepTrainer(Trainer):
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
                 return model(**inputs)
         if self._may_graph(inputs) and self._graphed is None:
-            self._graphed = self._captured(inputs["input_ids"])
+            self._graphed = captured(self.model, inputs["input_ids"], self.steps.dtype)
+            # What cannot be captured once is not tried again.
+            self.steps = replace(self.steps, graph=self._graphed is not None)
         if not self._may_graph(inputs):
             return model(**inputs)
         # What a graph gives is overwritten by its next run.
         return self._graphed(inputs["input_ids"]).clone()
-
-    def _captured(self, input_ids: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """The step as a graph; None where something in it cannot be captured, and then for all steps."""
-        try:
-            return graphed(self.model, input_ids, self.steps.dtype)
-        except Exception as problem:
-            if is_out_of_memory(problem):
-                raise
-            why = one_line(problem, 200)
-        self.steps = replace(self.steps, graph=False)
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"steps are called from Python: {why}", markup=False)
-        return None
 
     def _may_graph(self, inputs: dict[str, Any]) -> bool:
         alone = self.args.world_size == 1 and self.args.gradient_accumulation_steps == 1

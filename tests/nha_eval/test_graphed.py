@@ -7,15 +7,15 @@ from safetensors.torch import load_file
 from tiny_hybrid import place, spec_of  # noqa: F401
 
 from nha_eval.hybridize.stages import hybridize
-from nha_eval.training import trainer
+from nha_eval.training import graphed
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("mixer", ["nha", "attention"])
 def test_a_hybrid_is_the_same_with_and_without_a_graph(place, tmp_path, monkeypatch, mixer):  # noqa: F811
-    made, real = [], trainer.graphed
-    monkeypatch.setattr(trainer, "graphed", lambda *arguments: made.append(arguments) or real(*arguments))
+    made, real = [], graphed.graphed
+    monkeypatch.setattr(graphed, "graphed", lambda *arguments: made.append(arguments) or real(*arguments))
     found = []
     for graph in (True, False):
         spec = spec_of(place, device="cuda", dtype="float32", train="lora", full_layers=[1], mixer=mixer, cuda_graph=graph)

@@ -21,7 +21,7 @@ from nha_eval.spec import spec_names
 from nha_eval.tables.sizes import parameters
 from nha_eval.text import open_text
 from nha_eval.text import own_tokenizer as making
-from nha_eval.training import trainer
+from nha_eval.training import graphed
 from nha_eval.training.finding import SPECS, read_training_spec
 from nha_eval.training.flops import weights_of
 from nha_eval.training.proxies import speed as speeding
@@ -366,7 +366,7 @@ def test_a_step_that_cannot_be_captured_is_called_from_python(place, tmp_path, m
         tried.append(tuple(input_ids.shape))
         raise RuntimeError("not permitted when a stream is capturing")
 
-    monkeypatch.setattr(trainer, "graphed", refused)
+    monkeypatch.setattr(graphed, "graphed", refused)
     for may in (False, True):
         monkeypatch.setattr(StepTrainer, "_may_graph", lambda self, inputs, may=may: may and self.steps.graph)
         tables.append((sweep(spec, tmp_path / str(may)).parent / "lm.csv").read_bytes())

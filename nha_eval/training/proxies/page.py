@@ -77,12 +77,15 @@ def _models(pool: Pool, speeds: dict[str, dict[str, Any]]) -> str:
     for name in pool.names:
         record, speed = pool.record(name), speeds.get(name) or {}
         rate = f"{speed['tokens_per_s']:,.0f}" if "tokens_per_s" in speed else speed.get("reason") or "not measured"
+        rate += " (graph)" if speed.get("graph") else ""
         memory = f"{speed['peak_memory_mb'] / 1024:.2f}" if "peak_memory_mb" in speed else _NONE
         weights = (f"{record[key] / 1e6:.2f}" for key in ("parameters", "embedding"))
         rows.append([name, *weights, f"{record['state_elements']:,}", rate, memory])
     head = ["model", "parameters, M", "of these embedding, M", "numbers of state a sequence", "tokens/s", "GiB in training"]
-    told = "\n\nTokens/s and memory of a training step, alone on the device." if speeds else ""
-    return "## Models\n\n" + _table(head, rows) + told
+    told = "\n\nTokens/s and memory of a training step, alone on the device" if speeds else ""
+    if any(speed.get("graph") for speed in speeds.values()):
+        told += "; (graph): captured once and done again, else called from Python"
+    return "## Models\n\n" + _table(head, rows) + (told and told + ".")
 
 
 def _perplexities(pool: Pool) -> str:

@@ -17,6 +17,7 @@ import torch
 from nha_eval.bench.machine import resolve_device
 from nha_eval.errors import MachineError, UserError, is_out_of_memory, one_line
 from nha_eval.peak_memory import PeakMemory
+from nha_eval.training.graphed import captured
 from nha_eval.training.language import NextToken
 from nha_eval.training.proxies.cells import Cell, build, moved_layers, set_windows
 from nha_eval.training.proxies.data import Batches, Data
@@ -32,7 +33,7 @@ def timed(spec: ProxySpec, cell: Cell, data: Data) -> dict[str, Any]:
     device, dtype = resolve_device(spec.device, spec.dtype)
     try:
         with PeakMemory(device) as peak:
-            seconds = _steps(spec, cell, data, device, dtype)
+            seconds, graph = _steps(spec, cell, data, device, dtype)
     except (UserError, MachineError):
         raise
     except Exception as problem:
@@ -52,34 +53,39 @@ def timed(spec: ProxySpec, cell: Cell, data: Data) -> dict[str, Any]:
         "tokens_per_s_p75": round(float(high), 1),
         "peak_memory_mb": round(peak.mebibytes, 1),
         "steps": spec.speed_steps,
+        "graph": graph,
     }
 
 
-def _steps(spec: ProxySpec, cell: Cell, data: Data, device: torch.device, dtype: torch.dtype) -> list[float]:
+def _steps(spec: ProxySpec, cell: Cell, data: Data, device: torch.device, dtype: torch.dtype) -> tuple[list[float], bool]:
+    """(seconds of each step, whether it was a CUDA graph, as it is in the training that the spec asks for)."""
     objective = NextToken(build(spec, cell, data.vocabulary).to(device).train())
     optimizer = torch.optim.AdamW(
         objective.parameters(), lr=cell.rate, weight_decay=spec.weight_decay, fused=device.type == "cuda"
     )
     layers, micro = moved_layers(objective.model), spec.micro_batch or spec.batch
     batches = Batches(data.train)
-    seconds = []
+    seconds, call = [], None
+    may = spec.cuda_graph and device.type == "cuda" and micro == spec.batch and not cell.jitter
     for step in range(WARM + spec.speed_steps):
         if cell.jitter:
             set_windows(objective.model, layers, cell.jitter[step % len(cell.jitter)])
         first = step * spec.batch % max(1, len(batches) - spec.batch + 1)
         ids = batches.__getitems__(list(range(first, first + spec.batch)))["input_ids"].to(device)
+        if may and step == 0:
+            call = captured(objective, ids, dtype)
         _wait(device)
         began = time.perf_counter()
         for part in ids.split(micro):
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                loss = objective(part)
+                loss = (call or objective)(part)
             (loss * len(part) / spec.batch).backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), spec.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         _wait(device)
         seconds.append(time.perf_counter() - began)
-    return seconds[WARM:]
+    return seconds[WARM:], call is not None
 
 
 def _wait(device: torch.device) -> None:

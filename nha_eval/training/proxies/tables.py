@@ -32,7 +32,7 @@ RECALL = [
 ]
 SPEED = [
     *("model", "parameters", "embedding", "state_elements", "tokens_per_s", "tokens_per_s_p25", "tokens_per_s_p75"),
-    *("peak_memory_mb", "steps", "backend", "status", "reason"),
+    *("peak_memory_mb", "steps", "graph", "backend", "status", "reason"),
 ]
 
 
