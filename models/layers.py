@@ -17,6 +17,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from kernels import few_rows
 from kernels.glu import swiglu
 from kernels.nha.op import autocast
+from kernels.norm import rms_norm
 from kernels.standing import by_kernels
 from models.batch import Batch
 from models.convolutions import ConvolutionOptions, ConvolvedLayer, ShortConvolution, Tail, convolved
@@ -29,13 +30,12 @@ ACTIVATIONS = {None: nn.Identity, "silu": nn.SiLU}
 class RMSNorm(LlamaRMSNorm):
     """Transformers' norm in one step of torch: at half precision rounded once, not before and after the weights."""
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states [..., width] -> the same shape, in the wider of the two dtypes."""
-        # What attention gives under autocast is narrower than the weights, and torch's one step takes one dtype alone.
-        wide = torch.promote_types(hidden_states.dtype, self.weight.dtype)
-        if wide != self.weight.dtype:
-            return super().forward(hidden_states)
-        return F.rms_norm(hidden_states.to(wide), self.weight.shape, self.weight, self.variance_epsilon)
+    def forward(self, hidden_states: Tensor, silu: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+        """hidden_states [..., width] -> the same shape; silu, dtype: as of `kernels.norm.rms_norm`."""
+        if torch.promote_types(hidden_states.dtype, self.weight.dtype) != self.weight.dtype:
+            x = super().forward(F.silu(hidden_states) if silu else hidden_states)
+            return x if dtype is None else x.to(dtype)
+        return rms_norm(hidden_states, self.weight, self.variance_epsilon, silu=silu, dtype=dtype)
 
 
 def plain(*modules: nn.Module) -> bool:
@@ -141,11 +141,18 @@ class HeadProjections(nn.Module):
     def out_of(self, o: Tensor, residual: Tensor | None = None) -> Tensor:
         """[B, T, hidden] of the attention's output o [B, T, HQ, K]; residual: added, by the kernels for few rows."""
         if residual is None:
-            return self.o_proj(self.output_norm(self.output_activation(o.flatten(-2))))
+            return self.o_proj(self._read(o.flatten(-2)))
         norm = None if isinstance(self.output_norm, nn.Identity) else _norm(self.output_norm)
         before = "silu" if isinstance(self.output_activation, nn.SiLU) else None
         proj = self.o_proj
         return few_rows.linear(o.flatten(-2), [proj.weight], biases=[proj.bias], norm=norm, before=before, residual=residual)[0]
+
+    def _read(self, o: Tensor) -> Tensor:
+        """What o_proj reads of o [B, T, HQ K]."""
+        silu, norm = isinstance(self.output_activation, nn.SiLU), self.output_norm
+        if isinstance(norm, RMSNorm):
+            return norm(o if silu else self.output_activation(o), silu=silu, dtype=_autocast_dtype(o))
+        return self.output_activation(o)
 
 
 def nothing() -> None:
@@ -160,7 +167,13 @@ def _normed(norm: nn.Module, x: Tensor) -> Tensor:
     """What `norm` makes of x, under autocast in its dtype."""
     # All that reads it are linear layers, each of which would cast it for itself and give an fp32 gradient to be added up. What
     # wants fp32, as gates do, is made of what these layers give, which is in autocast's dtype either way.
-    return autocast(norm(x))[0]
+    return norm(x, dtype=_autocast_dtype(x)) if isinstance(norm, RMSNorm) else autocast(norm(x))[0]
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That of the autocast region; None outside of one, and for fp64, which autocast leaves alone."""
+    inside = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return torch.get_autocast_dtype(x.device.type) if inside else None
 
 
 class DecoderLayer(GradientCheckpointingLayer):

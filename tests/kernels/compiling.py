@@ -107,6 +107,7 @@ import kernels.nha.triton.stream as stream  # noqa: E402
 from kernels import sliding_window_attention as window_alone  # noqa: E402
 from kernels.few_rows import glu, linear  # noqa: E402
 from kernels.glu_triton import product as swiglu_product  # noqa: E402
+from kernels.norm_triton import norm as norm_rows  # noqa: E402
 from kernels.short_conv_triton import convolution  # noqa: E402
 from nha_eval.hybridize.head_kl_triton import kl_and_gradient  # noqa: E402
 from nha_eval.training.head_loss_triton import losses_and_gradient  # noqa: E402
@@ -181,6 +182,9 @@ for dtype, biased in product((torch.bfloat16, torch.float32), (False, True)):
 for dtype, count in product((torch.bfloat16, torch.float16, torch.float32), (1232, 1233)):
     gate, up = (torch.zeros(2, count, dtype=dtype, requires_grad=True) for _ in range(2))
     swiglu_product(gate[:1], up[:1]).sum().backward()
+for dtype, silu, width in product((torch.bfloat16, torch.float32), (False, True), (64, 1024, 8192)):
+    x, weight = torch.zeros(3, width, dtype=dtype, requires_grad=True), torch.ones(width, requires_grad=True)
+    norm_rows(x, weight, 1e-6, silu, torch.bfloat16).sum().backward()
 for dtype in (torch.bfloat16, torch.float32):
     kl_and_gradient(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, 49152, dtype=dtype), 1.0)
     losses_and_gradient(torch.zeros(2, 49152, dtype=dtype), torch.zeros(2, dtype=torch.long))

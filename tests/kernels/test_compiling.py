@@ -33,7 +33,10 @@ def test_kernels_compile(capability, tmp_path):
     kernels = {name for name, *_ in lines}
     wanted = {"nha_fwd_kernel_out", "nha_bwd_kernel_queries", "nha_fwd_kernel_decode", "nha_kernel_prompt_state"}
     assert wanted | {"few_rows_kernel_linear", "few_rows_kernel_glu", "kl_kernel", "head_loss_kernel"} <= kernels
-    assert {"short_conv_fwd_kernel", "short_conv_bwd_kernel", "swiglu_fwd_kernel", "swiglu_bwd_kernel"} <= kernels
+    assert {"short_conv_fwd_kernel", "short_conv_bwd_kernel", "swiglu_fwd_kernel", "swiglu_bwd_kernel"} | {
+        "norm_fwd_kernel",
+        "norm_bwd_kernel",
+    } <= kernels
     early = {name: {tuple(read) for other, _, *read in lines if other == name and read} for name in kernels}
     if capability < 90:
         assert not any(early.values())
