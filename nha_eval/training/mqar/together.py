@@ -281,10 +281,5 @@ class Side:
 def schedule_of(spec: MqarSpec, steps: int, rate: float) -> list[float]:
     """The learning rate of each step, as Transformers' schedules have it."""
     idle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
-    schedule = get_scheduler(spec.schedule, idle, math.ceil(spec.warmup * steps), steps)
-    found = []
-    for _ in range(steps):
-        found.append(schedule.get_last_lr()[0])
-        idle.step()
-        schedule.step()
-    return found
+    (share,) = get_scheduler(spec.schedule, idle, math.ceil(spec.warmup * steps), steps).lr_lambdas
+    return [rate * share(step) for step in range(steps)]
