@@ -22,7 +22,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, silu: bool = False, dtype
     """weight * a / sqrt(mean(a * a) + eps) over the last dimension of x [..., D], with a = x, or silu(x); weight [D].
 
     dtype: of the result (None: the wider of x's and weight's). Sums are in fp32 at the least, and the result is rounded once
-    where it is made by the kernel. ValueError where weight does not fit.
+    where it is made by the kernel, whose gradients have none themselves; without a gradient torch's SiLU is rounded too, so
+    that the last bit may be another. ValueError where weight does not fit.
     """
     if weight.dim() != 1 or x.dim() == 0 or x.shape[-1] != weight.shape[0]:
         raise ValueError(f"x has shape {list(x.shape)} and weight {list(weight.shape)}; wanted [..., D] and [D]")

@@ -98,7 +98,7 @@ class _Norm(torch.autograd.Function):
             sums = torch.empty(programs, x.shape[-1], device=x.device)
             rest = scales, d_y.contiguous(), d_x, sums, scales.numel(), each
             launch(norm_bwd_kernel, (programs,), x, weight, *rest, SILU=ctx.silu, **_tile(x))
-        return d_x, sums.sum(0).to(weight.dtype), None, None, None
+        return d_x, sums.sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None, None, None, None
 
 
 def _tile(x: Tensor) -> dict[str, int]:

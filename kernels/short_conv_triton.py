@@ -64,7 +64,7 @@ def short_conv_fwd_kernel(
     W: tl.constexpr, SILU: tl.constexpr, UNIT: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """y [B, T, D], contiguous, of x [B, T, D], channels side by side; weight [D, W], bias [D] or None. Numbers are in units."""
-    row_stride, token_stride, D = row_stride * UNIT, token_stride * UNIT, D * UNIT
+    row_stride, token_stride, D = row_stride.to(tl.int64) * UNIT, token_stride.to(tl.int64) * UNIT, D * UNIT
     row, t, d = _place(T, BT, BD)
     z = _before_silu(x, weight, bias, row, row_stride, token_stride, t, d, T, D, W, BT, BD)
     if SILU:
@@ -80,7 +80,7 @@ def short_conv_bwd_kernel(
 ):  # fmt: skip
     """d_x [B, T, D] as d_y, both contiguous; sums [programs of the first dimension, W + 1, D] fp32: what this tile adds to the
     gradient of each tap, and of the bias. Numbers are in units."""
-    row_stride, token_stride, D = row_stride * UNIT, token_stride * UNIT, D * UNIT
+    row_stride, token_stride, D = row_stride.to(tl.int64) * UNIT, token_stride.to(tl.int64) * UNIT, D * UNIT
     row, t, d = _place(T, BT, BD)
     found, own = tl.zeros([BT, BD], tl.float32), tl.zeros([BT, BD], tl.float32)
     for j in tl.static_range(W):

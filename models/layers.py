@@ -149,10 +149,11 @@ class HeadProjections(nn.Module):
 
     def _read(self, o: Tensor) -> Tensor:
         """What o_proj reads of o [B, T, HQ K]."""
-        silu, norm = isinstance(self.output_activation, nn.SiLU), self.output_norm
-        if isinstance(norm, RMSNorm):
-            return norm(o if silu else self.output_activation(o), silu=silu, dtype=_autocast_dtype(o))
-        return self.output_activation(o)
+        activation, norm = self.output_activation, self.output_norm
+        if not isinstance(norm, RMSNorm):
+            return norm(activation(o))
+        silu = type(activation) is nn.SiLU and unwatched(activation)
+        return norm(o if silu else activation(o), silu=silu, dtype=_autocast_dtype(o))
 
 
 def nothing() -> None:

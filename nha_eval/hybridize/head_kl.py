@@ -30,7 +30,7 @@ class _HeadKL(torch.autograd.Function):
     def forward(
         ctx: Any, student: Tensor, teacher: Tensor, student_head: nn.Linear, teacher_head: nn.Linear, temperature: float
     ) -> Tensor:
-        total = torch.zeros((), device=student.device)
+        total = torch.zeros((), dtype=torch.float32, device=student.device)
         gradient = torch.empty_like(student)
         pieces = zip(student.split(CHUNK), teacher.split(CHUNK), gradient.split(CHUNK), strict=True)
         for mine, theirs, out in pieces:

@@ -8,7 +8,8 @@ A graph does again what it did at its capture, on the same memory: shapes, windo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from rich.console import Console
@@ -41,16 +42,32 @@ def graphed(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Call
         return torch.cuda.make_graphed_callables(loss, (input_ids.clone(),), allow_unused_input=True)
 
 
+@contextmanager
+def same_stream(device: torch.device) -> Iterator[None]:
+    """Leaves the stream that is current as it was: a capture that fails leaves its own."""
+    with torch.cuda.stream(torch.cuda.current_stream(device)) if device.type == "cuda" else nullcontext():
+        yield
+
+
+def first_cause(problem: BaseException) -> BaseException:
+    """What was raised first: ending a capture that was broken raises an error of its own, which names no cause."""
+    while (before := problem.__cause__ or problem.__context__) is not None:
+        problem = before
+    return problem
+
+
 def captured(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
     """`graphed`; or None, with a line that says why, where something in the step cannot be captured. Out of memory is raised.
 
     A mixer that runs on another library's kernels may be such.
     """
     try:
-        return graphed(objective, input_ids, dtype)
+        with same_stream(input_ids.device):
+            return graphed(objective, input_ids, dtype)
     except Exception as problem:
-        if is_out_of_memory(problem):
-            raise
-        why = one_line(problem, 200)
+        first = first_cause(problem)
+        if is_out_of_memory(first):
+            raise first from None
+        why = one_line(first, 200)
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"steps are called from Python: {why}", markup=False)
     return None

@@ -25,7 +25,8 @@ def head_loss(hidden: Tensor, weight: Tensor, wanted: Tensor, chunk: int) -> Ten
     """-log softmax(hidden @ weight.T)[wanted] in nats, summed over the positions where `wanted` is not -100: a scalar in fp32.
 
     hidden [N, hidden], weight [V, hidden], wanted [N] int64; logits are of `chunk` positions at a time, in autocast's dtype
-    where there is one. Gradients go to hidden and weight, and have none themselves.
+    where there is one. Gradients go to hidden and weight, and have none themselves; in fp16 those of unlikely tokens are 0, as
+    they are made before a loss is scaled.
     """
     return _HeadLoss.apply(hidden, weight, wanted, chunk)
 
@@ -33,7 +34,7 @@ def head_loss(hidden: Tensor, weight: Tensor, wanted: Tensor, chunk: int) -> Ten
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, wanted: Tensor, chunk: int) -> Tensor:
-        total = torch.zeros((), device=hidden.device)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         inputs, by = autocast(hidden, weight)
         by_hidden = torch.empty_like(hidden)
         by_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None

@@ -25,6 +25,7 @@ from transformers import TrainerCallback
 from models.configuration import NHAConfig
 from models.convert import OWN_FIELDS
 from models.layers import plain as plain_linear
+from models.layers import unwatched
 from models.modeling import NHAForCausalLM
 from models.patterns import CONTEXT
 from models.presets import pattern_config, preset_config
@@ -79,7 +80,9 @@ class NextToken(nn.Module):
         hidden, wanted = outputs.last_hidden_state[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         chunk = chunk_of(self.config.vocab_size)
         head = self.model.lm_head
-        if not each and hidden.requires_grad and plain_linear(head) and head.bias is None:
+        # Its weight is read past the module, which something may stand around or listen to, or hold in another form.
+        bare = plain_linear(head) and unwatched(head) and type(head.weight) in (nn.Parameter, Tensor) and head.bias is None
+        if not each and hidden.requires_grad and bare:
             total = head_loss(hidden, head.weight, wanted, chunk)
         else:
             pieces = zip(hidden.split(chunk), wanted.split(chunk), strict=True)

@@ -102,3 +102,20 @@ def test_gradients_are_the_same_to_the_bit_and_a_graph_takes_them():
     graph.replay()
     torch.cuda.synchronize()
     assert all(torch.equal(a, b) for a, b in zip(first, captured, strict=True))
+
+
+@pytest.mark.gpu
+def test_rows_that_stand_further_apart_than_32_bits_count():
+    from kernels.short_conv import short_convolution
+
+    apart = 2**31
+    whole = torch.zeros(apart + 70 * 64, dtype=torch.bfloat16, device="cuda")
+    x = whole.as_strided((2, 70, 64), (apart, 64, 1)).normal_()
+    weight = torch.randn(64, 4, device="cuda")
+    near, far = x.clone().requires_grad_(), x.requires_grad_()
+    found = []
+    for given in (near, far):
+        y, _ = short_convolution(given, weight, silu=True)
+        found.append((y, *torch.autograd.grad(y.square().sum(), given)))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)

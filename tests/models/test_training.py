@@ -219,3 +219,18 @@ def test_accelerate_shards_by_decoder_layer():
     plugin.set_auto_wrap_policy(model)
     wrapped = [module for module in model.modules() if plugin.auto_wrap_policy(module, recurse=False, nonwrapped_numel=0)]
     assert wrapped == list(model.decoder_layers)
+
+
+@pytest.mark.parametrize("mixer", ["nha", "gsa"])
+def test_a_norm_behind_attention_that_is_wrapped_is_taken_all_the_same(mixer):
+    """As adapters that train norms wrap them."""
+    model, ids = tiny(mixers=mixer, output_norm=True, output_activation="silu").eval(), tokens(2, 9)
+    wanted = model(ids).logits
+    for layer in model.decoder_layers:
+        norm = layer.self_attn.output_norm
+        assert isinstance(norm, layers.RMSNorm)
+        torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+        whole = model(ids).logits
+        layer.self_attn.output_norm = torch.nn.Sequential(norm)
+        torch.testing.assert_close(model(ids).logits, whole)
+    assert not torch.allclose(model(ids).logits, wanted)

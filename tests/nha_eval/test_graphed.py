@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_hybrid import place, spec_of  # noqa: F401
 
@@ -28,3 +29,23 @@ def test_a_hybrid_is_the_same_with_and_without_a_graph(place, tmp_path, monkeypa
     assert losses == pytest.approx(plain_losses, rel=1e-3)
     for name, weight in weights.items():
         assert (weight - plain_weights[name]).norm() <= 1e-2 * plain_weights[name].norm().clamp(min=1e-3), name
+
+
+def test_a_step_that_cannot_be_captured_leaves_the_gpu_as_it_was(capsys):
+    """A value that the host reads: the line names it, and numbers are drawn and other steps captured as before."""
+
+    class Asks(torch.nn.Module):
+        def __init__(self, asks):
+            super().__init__()
+            self.weight, self.asks = torch.nn.Parameter(torch.ones(3, device="cuda")), asks
+
+        def forward(self, input_ids):
+            loss = (self.weight * input_ids).square().sum()
+            return loss * (1 + int(loss.item() > 0)) if self.asks else loss
+
+    ids, before = torch.arange(3, device="cuda")[None], torch.cuda.current_stream()
+    assert graphed.captured(Asks(True), ids, torch.float32) is None
+    assert "captur" in capsys.readouterr().err and torch.cuda.current_stream() == before
+    assert torch.randn(4, device="cuda").isfinite().all()
+    call = graphed.captured(Asks(False), ids, torch.float32)
+    assert call is not None and call(ids).item() == 5

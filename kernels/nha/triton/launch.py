@@ -20,6 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 # much 32 registers, at many times the time.
 ALL_REGISTERS = 255
 
+_HELD = Tensor, TensorDescriptor
 _compiled: dict[tuple, tuple] = {}
 
 
@@ -40,6 +41,11 @@ def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> bool:
     if isinstance(kernel, InterpretedFunction):
         kernel[grid](*arguments, **constants)
         return True
+    device = next(x.base.device if isinstance(x, TensorDescriptor) else x.device for x in arguments if isinstance(x, _HELD))
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        # Triton launches on the current device, wherever the tensors are.
+        with torch.cuda.device(device):
+            return launch(kernel, grid, *arguments, **constants)
     key = _key(kernel, arguments, constants)
     known = _compiled.get(key)
     if known is None:

@@ -29,6 +29,7 @@ from transformers import get_scheduler
 from kernels.standing import auto_backend
 from models.presets import pattern_parts
 from nha_eval.errors import is_out_of_memory, one_line
+from nha_eval.training.graphed import first_cause, same_stream
 from nha_eval.training.mqar.cells import Cell
 from nha_eval.training.mqar.data import Batches, split_on
 from nha_eval.training.mqar.spec import MqarSpec
@@ -178,15 +179,17 @@ class Side:
         wanted = self._tried()
         try:
             self._start_again(begun)
-            self.calls = self._captured()
+            with same_stream(self.device):
+                self.calls = self._captured()
             found = self._tried()
             moved = (wanted.max() - wanted.min()).clamp(min=1e-4)
             if not bool(((found - wanted).abs() <= LIKE * moved).all()):
                 self.calls, self.why_eager = eager, "its graph gave other losses"
         except Exception as problem:
-            if is_out_of_memory(problem):
-                raise
-            self.calls, self.why_eager = eager, one_line(problem, 200)
+            first = first_cause(problem)
+            if is_out_of_memory(first):
+                raise first from None
+            self.calls, self.why_eager = eager, one_line(first, 200)
         if self.why_eager:
             # At once, for such a training takes many times as long.
             Console(stderr=True, highlight=False, soft_wrap=True).print(
