@@ -2,7 +2,7 @@
 
     y = product(gate, up)
 
-Elements go one after the other, whatever the shape. Their number comes in units of `UNIT`, by which the compiler knows that a
+Elements go one after the other, whatever the shape. Their number comes in units (`unit_of`), by which the compiler knows that a
 run of them is inside or outside as a whole, and reads 16 bytes at once; a thread has eight of a tile, as the gradient has
 three tensors in registers.
 
@@ -17,10 +17,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.nha.triton.launch import launch
+from kernels.nha.triton.launch import launch, unit_of
 
 TILE = {"BN": 1024, "num_warps": 4}
-UNIT = 8
 
 
 @triton.jit
@@ -78,5 +77,5 @@ def _launch(kernel, gate: Tensor, *rest: Tensor) -> None:
     count = gate.numel()
     if not count:
         return
-    unit = UNIT if count % UNIT == 0 else 1
+    unit = unit_of(count)
     launch(kernel, (triton.cdiv(count, TILE["BN"]),), gate, *rest, count // unit, UNIT=unit, **TILE)

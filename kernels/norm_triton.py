@@ -22,7 +22,7 @@ PROGRAMS = 512  # of a gradient at most, each of which leaves a row of sums
 
 
 @triton.jit
-def _row(x, rows, col, N, D: tl.constexpr):
+def _place(rows, col, N, D: tl.constexpr):
     """(places [R, BD], which there are)."""
     return rows.to(tl.int64)[:, None] * D + col[None, :], (rows < N)[:, None] & (col < D)[None, :]
 
@@ -33,7 +33,7 @@ def norm_fwd_kernel(
 ):  # fmt: skip
     """y [N, D] of x [N, D], both contiguous, weight [D]; scales [N] fp32: what each row is multiplied by."""
     rows, col = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, BD)
-    place, keep = _row(x, rows, col, N, D)
+    place, keep = _place(rows, col, N, D)
     a = tl.load(x + place, mask=keep, other=0.0).to(tl.float32)
     if SILU:
         a = a * tl.sigmoid(a)
@@ -53,7 +53,7 @@ def norm_bwd_kernel(
     added = tl.zeros([R, BD], tl.float32)
     for tile in range(tiles):
         rows = (tl.program_id(0) * tiles + tile) * R + tl.arange(0, R)
-        place, keep = _row(x, rows, col, N, D)
+        place, keep = _place(rows, col, N, D)
         a = tl.load(x + place, mask=keep, other=0.0).to(tl.float32)
         s = 1.0
         if SILU:

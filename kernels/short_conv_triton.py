@@ -4,7 +4,7 @@
 
 A token's output is made of the W inputs up to it, so that a tile reads W shifted tiles, all but the first out of the cache. The
 gradient of an input comes of the W outputs behind it, which are made anew: nothing but x is kept. Channels and strides come in
-units of `UNIT` elements, by which the compiler knows that 16 bytes can be read at once; a thread has eight elements of a tile,
+units (`unit_of`), by which the compiler knows that 16 bytes can be read at once; a thread has eight elements of a tile,
 as the W x W tiles of a gradient want registers.
 
 Legend: B batch, T time, D channels, W taps, BT tokens and BD channels of a tile.
@@ -18,10 +18,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.nha.triton.launch import launch
+from kernels.nha.triton.launch import launch, unit_of
 
 TILE = {"BT": 16, "BD": 64, "num_warps": 4}
-UNIT = 8
 _NUMBERS = ["row_stride", "token_stride", "T", "D"]
 
 
@@ -139,7 +138,7 @@ def _programs(x: Tensor) -> int:
 def _launch(kernel, x: Tensor, rest: tuple, silu: bool) -> None:
     _, time, channels = x.shape
     numbers = x.stride(0), x.stride(1), channels
-    unit = UNIT if all(number % UNIT == 0 for number in numbers) else 1
+    unit = unit_of(*numbers)
     row_stride, token_stride, units = (number // unit for number in numbers)
     grid = (_programs(x), triton.cdiv(channels, TILE["BD"]))
     launch(

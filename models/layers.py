@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from kernels import few_rows
 from kernels.glu import swiglu
-from kernels.nha.op import autocast
+from kernels.nha.op import autocast_dtype
 from kernels.norm import rms_norm
 from kernels.standing import by_kernels
 from models.batch import Batch
@@ -38,19 +38,24 @@ class RMSNorm(LlamaRMSNorm):
         return rms_norm(hidden_states, self.weight, self.variance_epsilon, silu=silu, dtype=dtype)
 
 
-def plain(*modules: nn.Module) -> bool:
-    """Whether these are linear layers as torch has them, which nothing wraps or listens to, as adapters, offloading and
-    quantisation do."""
-    return all(
-        type(m) is nn.Linear and not (m._forward_hooks or m._forward_pre_hooks or "_hf_hook" in m.__dict__) for m in modules
-    )
-
-
 def unwatched(*modules: nn.Module) -> bool:
     """Whether nothing listens to these modules, or has put a `forward` or a compiled call of its own in the place of theirs, as
     offloading and patches do: running what they consist of is then the same as calling them."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
-    return not any("forward" in m.__dict__ or any(getattr(m, name, None) for name in hooks) for m in modules)
+    return not any(
+        m._forward_hooks
+        or m._forward_pre_hooks
+        or m._backward_hooks
+        or m._backward_pre_hooks
+        or m._compiled_call_impl is not None
+        or "forward" in m.__dict__
+        for m in modules
+    )
+
+
+def plain(*modules: nn.Module) -> bool:
+    """Whether these are linear layers as torch has them, which nothing wraps or listens to, as adapters, offloading and
+    quantisation do."""
+    return all(type(m) is nn.Linear for m in modules) and unwatched(*modules)
 
 
 class HeadProjections(nn.Module):
@@ -153,7 +158,7 @@ class HeadProjections(nn.Module):
         if not isinstance(norm, RMSNorm):
             return norm(activation(o))
         silu = type(activation) is nn.SiLU and unwatched(activation)
-        return norm(o if silu else activation(o), silu=silu, dtype=_autocast_dtype(o))
+        return norm(o if silu else activation(o), silu=silu, dtype=autocast_dtype(o))
 
 
 def nothing() -> None:
@@ -168,13 +173,10 @@ def _normed(norm: nn.Module, x: Tensor) -> Tensor:
     """What `norm` makes of x, under autocast in its dtype."""
     # All that reads it are linear layers, each of which would cast it for itself and give an fp32 gradient to be added up. What
     # wants fp32, as gates do, is made of what these layers give, which is in autocast's dtype either way.
-    return norm(x, dtype=_autocast_dtype(x)) if isinstance(norm, RMSNorm) else autocast(norm(x))[0]
-
-
-def _autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """That of the autocast region; None outside of one, and for fp64, which autocast leaves alone."""
-    inside = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
-    return torch.get_autocast_dtype(x.device.type) if inside else None
+    dtype = autocast_dtype(x)
+    if isinstance(norm, RMSNorm):
+        return norm(x, dtype=dtype)
+    return norm(x) if dtype is None else norm(x).to(dtype)
 
 
 class DecoderLayer(GradientCheckpointingLayer):

@@ -157,8 +157,19 @@ def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     if not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
-    wanted = (isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 for x in tensors)
-    return tuple(x.to(dtype) if cast else x for x, cast in zip(tensors, wanted, strict=True))
+    return tuple(x.to(dtype) if isinstance(x, Tensor) and _is_cast(x) else x for x in tensors)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That of the autocast region that the call stands in; None outside of one, and for what autocast leaves alone."""
+    device = x.device.type
+    # A tensor without values lies on a device that knows no autocast.
+    inside = _is_cast(x) and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if inside else None
+
+
+def _is_cast(x: Tensor) -> bool:
+    return x.is_floating_point() and x.dtype != torch.float64
 
 
 def _is_softmax(settings: dict, time: int) -> bool:

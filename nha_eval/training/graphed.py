@@ -49,11 +49,14 @@ def same_stream(device: torch.device) -> Iterator[None]:
         yield
 
 
-def first_cause(problem: BaseException) -> BaseException:
-    """What was raised first: ending a capture that was broken raises an error of its own, which names no cause."""
+def why_not(problem: BaseException) -> str:
+    """What a capture broke on, in a line; out of memory is raised. Ending a capture that was broken raises an error of its own,
+    which names no cause: what was raised first does."""
     while (before := problem.__cause__ or problem.__context__) is not None:
         problem = before
-    return problem
+    if is_out_of_memory(problem):
+        raise problem from None
+    return one_line(problem, 200)
 
 
 def captured(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
@@ -65,9 +68,6 @@ def captured(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Cal
         with same_stream(input_ids.device):
             return graphed(objective, input_ids, dtype)
     except Exception as problem:
-        first = first_cause(problem)
-        if is_out_of_memory(first):
-            raise first from None
-        why = one_line(first, 200)
+        why = why_not(problem)
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"steps are called from Python: {why}", markup=False)
     return None

@@ -25,7 +25,6 @@ from transformers import TrainerCallback
 from models.configuration import NHAConfig
 from models.convert import OWN_FIELDS
 from models.layers import plain as plain_linear
-from models.layers import unwatched
 from models.modeling import NHAForCausalLM
 from models.patterns import CONTEXT
 from models.presets import pattern_config, preset_config
@@ -81,7 +80,7 @@ class NextToken(nn.Module):
         chunk = chunk_of(self.config.vocab_size)
         head = self.model.lm_head
         # Its weight is read past the module, which something may stand around or listen to, or hold in another form.
-        bare = plain_linear(head) and unwatched(head) and type(head.weight) in (nn.Parameter, Tensor) and head.bias is None
+        bare = plain_linear(head) and type(head.weight) in (nn.Parameter, Tensor) and head.bias is None
         if not each and hidden.requires_grad and bare:
             total = head_loss(hidden, head.weight, wanted, chunk)
         else:

@@ -234,3 +234,9 @@ def test_a_norm_behind_attention_that_is_wrapped_is_taken_all_the_same(mixer):
         layer.self_attn.output_norm = torch.nn.Sequential(norm)
         torch.testing.assert_close(model(ids).logits, whole)
     assert not torch.allclose(model(ids).logits, wanted)
+
+
+def test_a_model_without_values_goes_through():
+    with torch.device("meta"):
+        model, ids = tiny(mixers="attention"), torch.zeros(2, 9, dtype=torch.long)
+    assert model(ids).logits.shape == (2, 9, model.config.vocab_size)

@@ -20,6 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 # much 32 registers, at many times the time.
 ALL_REGISTERS = 255
 
+UNIT = 8  # elements, 16 bytes at half precision
 _HELD = Tensor, TensorDescriptor
 _compiled: dict[tuple, tuple] = {}
 
@@ -54,6 +55,12 @@ def launch(kernel, grid: tuple[int, ...], *arguments, **constants) -> bool:
     compiled, values = known
     compiled[(*grid, 1, 1)[:3]](*arguments, *values)
     return False
+
+
+def unit_of(*numbers: int) -> int:
+    """`UNIT` where all are multiples of it, else 1. Sizes and strides in such units tell the compiler that 16 bytes can be read
+    at once, though their values are not looked at."""
+    return UNIT if all(number % UNIT == 0 for number in numbers) else 1
 
 
 def launch_step(kernel, grid: tuple[int, ...], *arguments, **constants) -> None:

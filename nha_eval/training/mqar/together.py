@@ -29,7 +29,7 @@ from transformers import get_scheduler
 from kernels.standing import auto_backend
 from models.presets import pattern_parts
 from nha_eval.errors import is_out_of_memory, one_line
-from nha_eval.training.graphed import first_cause, same_stream
+from nha_eval.training.graphed import same_stream, why_not
 from nha_eval.training.mqar.cells import Cell
 from nha_eval.training.mqar.data import Batches, split_on
 from nha_eval.training.mqar.spec import MqarSpec
@@ -186,10 +186,7 @@ class Side:
             if not bool(((found - wanted).abs() <= LIKE * moved).all()):
                 self.calls, self.why_eager = eager, "its graph gave other losses"
         except Exception as problem:
-            first = first_cause(problem)
-            if is_out_of_memory(first):
-                raise first from None
-            self.calls, self.why_eager = eager, one_line(first, 200)
+            self.calls, self.why_eager = eager, why_not(problem)
         if self.why_eager:
             # At once, for such a training takes many times as long.
             Console(stderr=True, highlight=False, soft_wrap=True).print(
