@@ -9,7 +9,7 @@ A graph does again what it did at its capture, on the same memory: shapes, windo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from rich.console import Console
@@ -43,10 +43,21 @@ def graphed(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Call
 
 
 @contextmanager
-def same_stream(device: torch.device) -> Iterator[None]:
-    """Leaves the stream that is current as it was: a capture that fails leaves its own."""
-    with torch.cuda.stream(torch.cuda.current_stream(device)) if device.type == "cuda" else nullcontext():
+def as_it_was(device: torch.device) -> Iterator[None]:
+    """Leaves the stream that is current, and after a failure the random numbers' state, as they were: a capture that fails
+    leaves its own stream, and a generator that takes itself to be in it. Graphs captured before go on with the old state."""
+    if device.type != "cuda":
         yield
+        return
+    index = torch.cuda.current_device() if device.index is None else device.index
+    numbers = torch.cuda.default_generators[index]
+    before = numbers.clone_state()
+    with torch.cuda.stream(torch.cuda.current_stream(device)):
+        try:
+            yield
+        except BaseException:
+            numbers.graphsafe_set_state(before)
+            raise
 
 
 def why_not(problem: BaseException) -> str:
@@ -65,7 +76,7 @@ def captured(objective: nn.Module, input_ids: Tensor, dtype: torch.dtype) -> Cal
     A mixer that runs on another library's kernels may be such.
     """
     try:
-        with same_stream(input_ids.device):
+        with as_it_was(input_ids.device):
             return graphed(objective, input_ids, dtype)
     except Exception as problem:
         why = why_not(problem)

@@ -29,7 +29,7 @@ from transformers import get_scheduler
 from kernels.standing import auto_backend
 from models.presets import pattern_parts
 from nha_eval.errors import is_out_of_memory, one_line
-from nha_eval.training.graphed import same_stream, why_not
+from nha_eval.training.graphed import as_it_was, why_not
 from nha_eval.training.mqar.cells import Cell
 from nha_eval.training.mqar.data import Batches, split_on
 from nha_eval.training.mqar.spec import MqarSpec
@@ -179,7 +179,7 @@ class Side:
         wanted = self._tried()
         try:
             self._start_again(begun)
-            with same_stream(self.device):
+            with as_it_was(self.device):
                 self.calls = self._captured()
             found = self._tried()
             moved = (wanted.max() - wanted.min()).clamp(min=1e-4)
