@@ -6,22 +6,28 @@ what is drawn, the test split, has chosen nothing.
 
 from __future__ import annotations
 
+import re
+from itertools import cycle
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ._frames import clean_text
-from ._style import INK, LINES, MARKERS, PALETTE, NothingToDraw, finish, length_axis, panels, score_axis
+from ._style import INK, LINES, MARKERS, MIXERS, PALETTE, NothingToDraw, finish, length_axis, panels, score_axis
 from ._told import tell
 
 SETTING = ["name", "variant", "d_model", "heads", "window", "slots"]
 SELECTED = "selection_accuracy"
 FULL = "transformer++"
-# In which they take their colours, so that these are the same in every picture of a sweep; then others as they come.
+# In the legend; then others as they come.
 ORDER = (FULL, "nha", "gsa", "swa", "gla", "gated-deltanet", "mamba2", "nha-2026", "gsa-h", "gdn-h", "nha-h")
 # Of a variant, what makes it another operator; the rest are sizes, which a mixer's curve goes through.
 ABLATIONS = ("conv_size", "fusion", "overlap", "empty_slots")
+# A mixer's hybrid or later form, which has its colour.
+FORM_OF = {"nha-2026": "nha", "nha-h": "nha", "gsa-h": "gsa", "gdn-h": "gated-deltanet"}
+MOST_FORMS = 8
 NOTHING = "no MQAR to draw: mqar.csv holds no tested accuracy; it comes with `train` of an MQAR spec"
 
 
@@ -32,6 +38,13 @@ def named(mqar: pd.DataFrame) -> pd.DataFrame:
     names = rows["mixer"] + rows["variant"].map(lambda text: "".join(f", {part}" for part in _parts(text)[0]))
     # Attention has no slots: as NaN its rows would fall out of every group.
     return rows.assign(name=names, slots=rows["slots"].fillna(0))
+
+
+def _mixer_of(name: str) -> tuple[str, str]:
+    """("gsa", "-h, conv_size=4") of "gsa-h, conv_size=4": the mixer, and what its form is beyond that."""
+    mixer = re.split("[ ,]", name, maxsplit=1)[0]
+    own = FORM_OF.get(mixer, mixer)
+    return own, mixer[mixer.rfind("-") :] * (own != mixer) + name[len(mixer) :]
 
 
 def _parts(variant: str) -> tuple[list[str], list[str]]:
@@ -65,19 +78,27 @@ def best_on_selection(rows: pd.DataFrame, within: list[str]) -> pd.DataFrame:
 
 
 class Look:
-    """Colour, line and marker a mixer, by its place; full attention in ink."""
+    """A colour a mixer, a marker and a line for what is other than published in it, the same for every mixer; full attention in
+    ink. Of a mixer with more forms than can be told apart by these alone, each form has its own colour."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = sorted(dict.fromkeys(names), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-        others = [*ORDER[1:], *(name for name in self.names if name not in ORDER)]
-        self._place = {name: index for index, name in enumerate(others)}
+        parts = {name: _mixer_of(name) for name in self.names if name != FULL}
+        mixers = [mixer for mixer, _ in parts.values()]
+        if max(map(mixers.count, mixers), default=0) > MOST_FORMS:
+            looks = {name: (PALETTE[place % len(PALETTE)], place) for place, name in enumerate(parts)}
+        else:
+            others = [mixer for mixer in dict.fromkeys(mixers) if mixer not in MIXERS]
+            colours = {**dict(zip(others, cycle(sorted(PALETTE, key=[*MIXERS.values()].count)))), **MIXERS}
+            forms = list(dict.fromkeys(["", *(form for _, form in parts.values())]))
+            looks = {name: (colours[mixer], forms.index(form)) for name, (mixer, form) in parts.items()}
+        self._looks = {
+            name: {"color": colour, "linestyle": LINES[form % len(LINES)], "marker": MARKERS[form % len(MARKERS)]}
+            for name, (colour, form) in looks.items()
+        }
 
     def of(self, name: str) -> dict:
-        if name == FULL:
-            return {"color": INK, "linestyle": "-", "marker": "*"}
-        place = self._place[name]
-        colour, line, marker = PALETTE[place % len(PALETTE)], LINES[place % len(LINES)], MARKERS[place % len(MARKERS)]
-        return {"color": colour, "linestyle": line, "marker": marker}
+        return {"color": INK, "linestyle": "-", "marker": "*"} if name == FULL else {**self._looks[name]}
 
     def handles(self, labels: dict[str, str]) -> list[Line2D]:
         """The legend of the names in `labels`."""

@@ -28,6 +28,8 @@ from ._settings import has_windows, settings_of, window_label
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5c6670", "#d8dde3", "#ffffff"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8b5a2b")
+# Of a mixer, in every picture that knows of mixers; those of other names have the rest of the palette first.
+MIXERS = dict(zip(("nha", "swa", "gsa", "gla", "gated-deltanet", "mamba2"), (*PALETTE[:4], *PALETTE[5:]), strict=True))
 # CSS variable of the report's page for each colour a plot may use.
 THEMED = {
     INK: "--ink",

@@ -453,3 +453,35 @@ def test_options_of_a_mixer_are_sizes_of_one_curve():
     beside = figure("mqar-pairs", frames(None, None, None, [*full_mqar(), *rows]))
     drawn = [bars for picture in (state, pairs, beside) for bars in picture.axes[0].containers if bars.get_label() == "mamba2"]
     assert len(drawn) == 3 and len({bars.lines[0].get_color() for bars in drawn}) == 1
+
+
+def look_of(picture, panel=0):
+    """(colour, marker) of each curve of a panel, by its label."""
+    drawn = [(bars.get_label(), bars.lines[0]) for bars in picture.axes[panel].containers]
+    return {label: (line.get_color(), line.get_marker()) for label, line in drawn}
+
+
+def test_a_mixer_has_a_colour_and_what_is_changed_in_it_a_marker():
+    rows = [
+        recalled(mixer, value, variant=variant, size=size, split=split)
+        for mixer, size, value in (("nha", 1024, 0.5), ("gsa", 2048, 0.6), ("gsa-h", 4096, 0.9))
+        for variant in ("", "conv_size=4")
+        for split in ("test", "selection")
+    ]
+    looks = look_of(figure("state-recall", frames(None, None, None, rows)))
+    colours = {name: colour for name, (colour, _) in looks.items()}
+    assert len(set(looks.values())) == len(looks) == 6 and len(set(colours.values())) == 2
+    assert len({colours[name] for name in ("gsa", "gsa-h", "gsa-h, conv_size=4")}) == 1
+    assert looks["nha, conv_size=4"][1] == looks["gsa, conv_size=4"][1] != looks["nha"][1] == looks["gsa"][1]
+
+
+def test_many_forms_of_one_mixer_have_colours_of_their_own():
+    rows = [row for row in full_lm() if row["model"] == "nha w=8"]
+    few, many = (
+        look_of(
+            figure("lm-length", frames(None, None, None, None, [{**row, "model": f"nha w={n}"} for n in names for row in rows]))
+        )
+        for names in (range(3), range(11))
+    )
+    assert len({colour for colour, _ in few.values()}) == 1 and len(set(few.values())) == 3
+    assert len({colour for colour, _ in many.values()}) == 7 and len(set(many.values())) == 11
